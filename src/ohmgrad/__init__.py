@@ -1,0 +1,30 @@
+"""ohmgrad: train neural networks on simulated analog in-memory hardware, and learn where and why it stops short."""
+
+from ohmgrad import algorithms, devices, theory
+from ohmgrad.algorithms import AnalogSGD, TikiTaka
+from ohmgrad.crossbar import Crossbar, Tile
+from ohmgrad.devices import presets
+from ohmgrad.nn import AnalogLinear, convert
+from ohmgrad.optim import AnalogOptimizer
+from ohmgrad.pulses.forms import Dense, LowRank, Outer
+from ohmgrad.pulses.settings import ExpectedUpdate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnalogLinear",
+    "AnalogOptimizer",
+    "AnalogSGD",
+    "Crossbar",
+    "Dense",
+    "ExpectedUpdate",
+    "LowRank",
+    "Outer",
+    "TikiTaka",
+    "Tile",
+    "algorithms",
+    "convert",
+    "devices",
+    "presets",
+    "theory",
+]

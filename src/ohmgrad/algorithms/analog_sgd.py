@@ -1,0 +1,32 @@
+"""Analog SGD: the gradient's pulses go straight to the one crossbar that holds the weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.tile import NewCrossbar, State
+from ohmgrad.pulses.forms import Update
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalogSGD:
+    """W <- W - lr g * F(W) - lr |g| * G(W). On ideal devices this is SGD. Source: Wu et al. 2024, eq. 3 and 8."""
+
+    def init(self, new_crossbar: NewCrossbar, weight: Tensor) -> State:
+        """One crossbar, which holds the weight."""
+        return State(bar=new_crossbar(weight))
+
+    def mixture(self, state: State) -> list[tuple[float, Crossbar]]:
+        """Both passes read that crossbar."""
+        return [(1.0, state.bar)]
+
+    def update(self, state: State, update: Update, lr: float) -> None:
+        """W <- W - lr g, through the devices."""
+        state.bar.write(update, lr)
+
+    def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
+        """The gradient's pulses balance at the weight itself."""
+        return state.bar, state.bar.weight

@@ -1,0 +1,239 @@
+"""The crossbar: a matrix of devices that can be read, read transposed, and given pulses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ohmgrad import random
+from ohmgrad.devices.base import Device, draw
+from ohmgrad.pulses.expected import expected_increment
+from ohmgrad.pulses.forms import Dense, Outer, Update
+from ohmgrad.pulses.settings import ExpectedUpdate
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a crossbar has done so far, per replica.
+
+    cycles: rank-1 write cycles. pulses: pulses that reached devices (in the expected update: their mean number).
+    reads: vectors read, forward and transposed. digital_memory: most numbers that a write kept outside the array.
+    """
+
+    cycles: int
+    pulses: Tensor
+    reads: int
+    digital_memory: int
+
+
+class Crossbar(nn.Module):
+    """A matrix of devices, (*replica, out, in).
+
+    Args:
+        shape: (out, in).
+        device: the family and its parameters; a sequence of devices of one family gives one to each replica.
+        update: how changes are made, `ExpectedUpdate()` or `PulsedUpdate()`.
+        seed: one integer (replica r gets seed + r) or one for each replica. The device-to-device variation and every
+            later noise are functions of it.
+        replicas: leading dimensions: independent crossbars that are read and written in one call.
+        weight: initial state, (*replica, out, in) or (out, in), clipped to the devices' bounds; 0 if absent.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError, TypeError: a shape, dtype or value breaks its rule; the message names the tensor.
+
+    >>> from ohmgrad.devices import Ideal
+    >>> bar = Crossbar((1, 2), device=Ideal(), seed=0)
+    >>> bar.pulse(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5]]), lr=0.1)
+    >>> bar.weight
+    tensor([[-0.0500, -0.1000]])
+    """
+
+    weight: Tensor
+    seed: Tensor
+    cycles: Tensor
+    pulses: Tensor
+    reads: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        *,
+        device: Device | Sequence[Device],
+        update: ExpectedUpdate | None = None,
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
+        weight: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 2 or min(shape) < 1:
+            raise ValueError(f"Crossbar needs a shape (out, in) of positive sizes, got {shape}")
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"Crossbar needs dtype float32 or float64, got {dtype}")
+        devices = [device] if isinstance(device, Device) else list(device)
+        self.device_model = devices[0]
+        self.update = update or ExpectedUpdate()
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.replicas = tuple(replicas)
+        self.digital_memory = 0
+        seeds = random.seed_tensor(seed, self.replicas)
+        self.register_buffer("seed", seeds)
+        self.register_buffer("cycles", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
+        self._plane_names: list[str] = []
+        self._numbers: dict[str, float] = {}
+        for name, value in _draw_all(devices, seeds, self.shape, dtype).items():
+            if isinstance(value, Tensor):
+                self.register_buffer(f"device_{name}", value)
+                self._plane_names.append(name)
+            else:
+                self._numbers[name] = float(value)
+        self.register_buffer("weight", torch.zeros(*self.replicas, *self.shape, dtype=dtype))
+        if weight is not None:
+            self.set_weight(weight)
+
+    @property
+    def params(self) -> dict[str, Tensor | float]:
+        """Every element's parameters: a number where devices do not differ, else a plane."""
+        return self._numbers | {name: getattr(self, f"device_{name}") for name in self._plane_names}
+
+    @property
+    def counters(self) -> Counters:
+        """Cycles, pulses, reads and digital memory so far."""
+        return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), self.digital_memory)
+
+    @torch.no_grad()
+    def set_weight(self, weight: Tensor) -> None:
+        """Program a state directly, (*replica, out, in) or (out, in); clipped to the devices' bounds."""
+        self._check("weight", weight, *self.shape)
+        self.weight.copy_(weight)
+        self._clip()
+
+    def read(self, x: Tensor) -> Tensor:
+        """W x for each row of x: (*replica, batch, in) to (*replica, batch, out)."""
+        self._count_reads(x)
+        return x @ self.weight.mT
+
+    def read_transposed(self, d: Tensor) -> Tensor:
+        """W' d for each row of d: (*replica, batch, out) to (*replica, batch, in)."""
+        self._count_reads(d)
+        return d @ self.weight
+
+    def read_columns(self, columns: Tensor) -> Tensor:
+        """Reads with one-hot inputs: columns (n,) of indices to (*replica, n, out)."""
+        self.reads.add_(len(columns))
+        return self.weight[..., columns].mT
+
+    def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
+        """One mini-batch of rank-1 cycles: w moves by -lr * d x' in the mean, through the devices.
+
+        Args:
+            x: inputs, (*replica, batch, in); a single vector (in,) is a batch of one.
+            d: errors, (*replica, batch, out).
+            lr: step, finite; a negative one moves the other way.
+        """
+        self.write(Outer(torch.atleast_2d(d), torch.atleast_2d(x)), lr)
+
+    @torch.no_grad()
+    def write(self, update: Update, lr: float) -> None:
+        """An update of any form: w moves by -lr times it in the mean, through the devices."""
+        if not abs(float(lr)) < float("inf"):
+            raise ValueError(f"lr needs a finite number, got {lr}")
+        self._check_update(update)
+        self.digital_memory = max(self.digital_memory, update.digital_memory)
+        if self.update.per_sample:
+            outer = update.as_outer()
+            for i in range(outer.x.shape[-2]):
+                sample = outer.d[..., i, :, None] * outer.x[..., i, None, :]
+                self._move(-lr * sample, slice(None), n_cycles=1)
+        else:
+            n_cycles = update.as_outer().x.shape[-2]
+            if n_cycles:
+                self._move(-lr * update.as_dense(), slice(None), n_cycles)
+
+    @torch.no_grad()
+    def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
+        """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
+        self._check("values", values, len(columns), self.shape[0])
+        self._move(lr * values.mT, columns, n_cycles=len(columns))
+
+    def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
+        """Expected update of some columns by delta, (*replica, out, n)."""
+        params = {
+            k: v[..., columns] if isinstance(v, Tensor) and v.shape[-1] > 1 else v for k, v in self.params.items()
+        }
+        w = self.weight[..., columns]
+        change = expected_increment(
+            w,
+            delta.expand_as(w),
+            self.device_model,
+            params,
+            settings=self.update,
+            seed=self.seed,
+            cycle=self.cycles,
+        )
+        low, high = (torch.as_tensor(params[k], dtype=w.dtype, device=w.device) for k in ("w_min", "w_max"))
+        self.weight[..., columns] = torch.clamp(w + change, low, high)
+        self.pulses.add_(delta.abs().sum((-2, -1), dtype=torch.float64) / self.device_model.granularity)
+        self.cycles.add_(n_cycles)
+
+    def _clip(self) -> None:
+        low, high = (torch.as_tensor(self.params[k], dtype=self.weight.dtype) for k in ("w_min", "w_max"))
+        self.weight.clamp_(low.to(self.weight.device), high.to(self.weight.device))
+
+    def _count_reads(self, vectors: Tensor) -> None:
+        self.reads.add_(vectors.shape[-2] if vectors.dim() > 1 else 1)
+
+    def _check_update(self, update: Update) -> None:
+        if isinstance(update, Dense):
+            self._check("dW", update.dW, *self.shape)
+            return
+        outer = update.as_outer()
+        batch = outer.x.shape[-2] if outer.x.dim() > 1 else -1
+        self._check("x", outer.x, batch, self.shape[1])
+        self._check("d", outer.d, batch, self.shape[0])
+
+    def _check(self, name: str, tensor: Tensor, rows: int, columns: int) -> None:
+        """Door for every tensor that comes from outside."""
+        if tensor.dtype != self.weight.dtype:
+            raise TypeError(f"{name} needs the crossbar's dtype {self.weight.dtype}, got {tensor.dtype}")
+        lead, shape = tuple(tensor.shape[:-2]), tuple(tensor.shape[-2:])
+        if shape != (rows, columns) or lead not in ((), self.replicas):
+            raise ValueError(
+                f"{name} needs the shape {(rows, columns)}"
+                + (f" with replicas {self.replicas} in front" if self.replicas else "")
+                + f", got {tuple(tensor.shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            n = int((~torch.isfinite(tensor)).sum())
+            raise ValueError(f"{name} needs finite numbers, got NaN or infinity in {n} of {tensor.numel()} places")
+
+    def extra_repr(self) -> str:
+        """Shape, device and update, for print(model)."""
+        return f"{self.shape[0]}x{self.shape[1]}, replicas={self.replicas}, {self.device_model}, {self.update}"
+
+
+def _draw_all(
+    devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype
+) -> dict[str, Tensor | float]:
+    """Parameters of one device, or of one device for each replica, stacked over the replicas."""
+    if len(devices) == 1:
+        return draw(devices[0], seeds, shape, dtype)
+    if len(devices) != seeds.numel() or len({type(d) for d in devices}) != 1:
+        raise ValueError(
+            f"device needs one device, or one of the same family for each of the {seeds.numel()} replicas, "
+            f"got {[type(d).__name__ for d in devices]}"
+        )
+    if len({(d.granularity, d.dw_min_ctoc, d.ctoc, d.write_noise) for d in devices}) != 1:
+        raise ValueError("devices of one crossbar need equal granularity and pulse noise; they may differ in all else")
+    drawn = [draw(d, s, shape, dtype) for d, s in zip(devices, seeds.flatten(), strict=True)]
+    planes = {}
+    for name in drawn[0]:
+        values = [torch.as_tensor(p[name], dtype=dtype).expand(shape) for p in drawn]
+        planes[name] = torch.stack(values).reshape(*seeds.shape, *shape)
+    return planes

@@ -1,0 +1,11 @@
+"""Floor 1: what one resistive element does when a pulse arrives."""
+
+from ohmgrad.devices.base import Device
+from ohmgrad.devices.constant_step import ConstantStep
+from ohmgrad.devices.ideal import Ideal
+from ohmgrad.devices.linear_step import LinearStep
+from ohmgrad.devices.soft_bounds import SoftBounds
+
+DEVICES: tuple[type[Device], ...] = (Ideal, ConstantStep, LinearStep, SoftBounds)
+
+__all__ = ["DEVICES", "ConstantStep", "Device", "Ideal", "LinearStep", "SoftBounds"]

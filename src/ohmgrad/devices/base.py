@@ -1,0 +1,242 @@
+"""What a device is: how far one resistive element moves when one pulse arrives at state w.
+
+A family is a frozen dataclass with one pure function, its `response`. Everything else follows from it: the
+dimensionless response factors q_up and q_down, their symmetric and asymmetric parts
+
+    F = (q_down + q_up) / 2,    G = (q_down - q_up) / 2
+
+(Wu et al. 2024, arXiv 2406.12774, eq. 6-7), the symmetric point G(w) = 0, the number of states, and the kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ohmgrad import random
+
+Params = Mapping[str, Tensor | float]
+Value = Tensor | float
+
+SHARED = ("w_min", "w_max", "dw_up", "dw_down")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One resistive element, and how elements of the same make differ. Weights are dimensionless conductances.
+
+    A family defines `response` and its own fields. A field `NAME_dtod` beside a field `NAME` that the response
+    takes is the relative spread between devices. Everything defaults to no variation and no noise.
+
+    Args:
+        w_min, w_max: hard bounds of the state; w_min <= 0 <= w_max.
+        dw_min: mean change by one pulse where the response factor is 1, > 0.
+        up_down: imbalance in [-1, 1]: a positive value shrinks the down step, a negative one the up step.
+        w_min_dtod, w_max_dtod, dw_min_dtod: relative standard deviations between devices.
+        up_down_dtod: standard deviation between devices of the imbalance.
+        dw_min_log_normal: the steps of devices follow a log-normal law instead of a normal one.
+        dw_min_ctoc: standard deviation of one pulse's step from pulse to pulse, relative to the step.
+        ctoc: "multiplicative" noise scales with the response at w; "additive" noise with dw_min alone.
+        write_noise: standard deviation, in units of dw_min, of the visible weight around the persistent one.
+
+    Raises:
+        ValueError: a value breaks its rule; the message names the field, the value and the rule.
+    """
+
+    w_min: float = -1.0
+    w_max: float = 1.0
+    dw_min: float = 1e-3
+    up_down: float = 0.0
+    w_min_dtod: float = 0.0
+    w_max_dtod: float = 0.0
+    dw_min_dtod: float = 0.0
+    up_down_dtod: float = 0.0
+    dw_min_log_normal: bool = False
+    dw_min_ctoc: float = 0.0
+    ctoc: Literal["multiplicative", "additive"] = "multiplicative"
+    write_noise: float = 0.0
+
+    # response(w, up, dw_min, ...) -> signed change of w by one noise-free pulse. w: the state. up: the pulse's
+    # direction. dw_min: this element's step in this direction, imbalance included. Further arguments by field name.
+    response: ClassVar[Callable[..., Any]]
+
+    def __post_init__(self) -> None:
+        family = type(self).__name__
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool | str):
+                continue
+            may_be_infinite = field.name in ("w_min", "w_max")
+            if not isinstance(value, float | int) or math.isnan(value) or (math.isinf(value) and not may_be_infinite):
+                raise ValueError(f"{family} needs a finite number for {field.name}, got {value!r}")
+            if field.name.endswith(("_dtod", "_ctoc", "write_noise")) and value < 0:
+                raise ValueError(f"{family} needs {field.name} >= 0, got {value}")
+        if not self.w_min <= 0 <= self.w_max or self.w_min == self.w_max:
+            raise ValueError(
+                f"{family} needs w_min <= 0 <= w_max and w_min < w_max, got w_min={self.w_min}, w_max={self.w_max}"
+            )
+        if self.dw_min <= 0:
+            raise ValueError(f"{family} needs dw_min > 0, got {self.dw_min}")
+        if abs(self.up_down) > 1:
+            raise ValueError(f"{family} needs -1 <= up_down <= 1, got {self.up_down}")
+        if self.ctoc not in ("multiplicative", "additive"):
+            raise ValueError(f"{family} needs ctoc 'multiplicative' or 'additive', got {self.ctoc!r}")
+        for name in self.own_parameters():
+            if not hasattr(self, name) and type(self).extra is Device.extra:
+                raise ValueError(f"{family}.response takes {name!r}, which is no field of {family}")
+
+    @classmethod
+    def own_parameters(cls) -> tuple[str, ...]:
+        """Names of what the response takes beside w, up, dw_min and the bounds."""
+        return tuple(name for name in _response_arguments(cls) if name not in ("dw_min", "w_min", "w_max"))
+
+    @property
+    def granularity(self) -> float:
+        """The step that pulse counts are reckoned in: an increment of n granularities asks for n pulses."""
+        return self.dw_min
+
+    @property
+    def n_states(self) -> float:
+        """(w_max - w_min) / granularity."""
+        return (self.w_max - self.w_min) / self.granularity
+
+    def extra(self, params: Params, normal: Callable[[], Tensor]) -> dict[str, Value]:
+        """The response's own parameters for every element.
+
+        Args:
+            params: the shared ones, already drawn.
+            normal: each call gives a fresh plane of standard normals, (*replica, out, in).
+        """
+        values: dict[str, Value] = {}
+        for name in self.own_parameters():
+            spread = getattr(self, f"{name}_dtod", 0.0)
+            values[name] = getattr(self, name) * (1.0 + spread * normal()) if spread else getattr(self, name)
+        return values
+
+    def sample(self, normal: Callable[[], Tensor]) -> dict[str, Value]:
+        """Every element's parameters: a number where devices do not differ, else a plane (*replica, out, in).
+
+        Negative draws are folded back (aihwkit's `enforce_consistency`): steps and bounds keep their signs.
+        """
+        spread = self.dw_min_dtod
+        gain: Value = 1.0
+        if spread:
+            gain = torch.exp(spread * normal()) if self.dw_min_log_normal else 1.0 + spread * normal()
+        shift: Value = self.up_down_dtod * normal() if self.up_down_dtod else 0.0
+        w_max = self.w_max * (1.0 + self.w_max_dtod * normal()) if self.w_max_dtod else self.w_max
+        w_min = self.w_min * (1.0 + self.w_min_dtod * normal()) if self.w_min_dtod else self.w_min
+        params = {
+            "w_min": -abs(w_min),
+            "w_max": abs(w_max),
+            "dw_up": abs(self.dw_min * (gain + min(self.up_down, 0.0) + shift)),
+            "dw_down": abs(self.dw_min * (gain - max(self.up_down, 0.0) - shift)),
+        }
+        return params | self.extra(params, normal)
+
+    def nominal(self) -> dict[str, Value]:
+        """The parameters of the mean device."""
+        spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith("_dtod")}
+        return dataclasses.replace(self, **spreads).sample(lambda: torch.zeros(()))
+
+    def step(self, w: Tensor, up: Tensor | bool, params: Params | None = None) -> Tensor:
+        """Signed change of w by one noise-free pulse; w and the planes of params broadcast."""
+        return step(type(self), w, up, self.nominal() if params is None else params)
+
+    def q_up(self, w: Tensor, params: Params | None = None) -> Tensor:
+        """Response factor of an up pulse, dimensionless; 1 is ideal."""
+        return self.step(w, True, params) / self.granularity
+
+    def q_down(self, w: Tensor, params: Params | None = None) -> Tensor:
+        """Response factor of a down pulse, dimensionless; 1 is ideal."""
+        return -self.step(w, False, params) / self.granularity
+
+    def F(self, w: Tensor, params: Params | None = None) -> Tensor:
+        """Symmetric part of the response (Wu et al. 2024, eq. 7).
+
+        >>> from ohmgrad.devices import SoftBounds
+        >>> SoftBounds(w_max=0.5, w_min=-0.5).F(torch.tensor([0.0, 0.25]))
+        tensor([1., 1.])
+        """
+        return (self.q_down(w, params) + self.q_up(w, params)) / 2.0
+
+    def G(self, w: Tensor, params: Params | None = None) -> Tensor:
+        """Asymmetric part of the response (Wu et al. 2024, eq. 7); 0 at the symmetric point.
+
+        >>> from ohmgrad.devices import SoftBounds
+        >>> SoftBounds(w_max=0.5, w_min=-0.5).G(torch.tensor([0.0, 0.25]))
+        tensor([0.0000, 0.5000])
+        """
+        return (self.q_down(w, params) - self.q_up(w, params)) / 2.0
+
+    def symmetric_point(self, params: Params | None = None) -> Tensor:
+        """State at which up and down pulses cancel, G(w) = 0, in float64; 0 where G vanishes everywhere.
+
+        Raises:
+            ValueError: an element's response has no crossing inside [w_min, w_max].
+
+        Cost: 60 bisections of two responses each.
+
+        >>> from ohmgrad.devices import SoftBounds
+        >>> SoftBounds(w_max=1.0, w_min=-0.5, up_down=0.2).symmetric_point()
+        tensor(0.0769, dtype=torch.float64)
+        """
+        params = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in (params or self.nominal()).items()}
+        shape = torch.broadcast_shapes(*(v.shape for v in params.values() if isinstance(v, Tensor)))
+        # Beyond 1e6 an unbounded device is as symmetric as it will ever be.
+        low = torch.as_tensor(params["w_min"]).clamp(min=-1e6).expand(shape)
+        high = torch.as_tensor(params["w_max"]).clamp(max=1e6).expand(shape)
+        g_low, g_high = self.G(low, params), self.G(high, params)
+        is_symmetric = (g_low.abs() < 1e-12) & (g_high.abs() < 1e-12)
+        n_without = int((~is_symmetric & (torch.sign(g_low) * torch.sign(g_high) > 0)).sum())
+        if n_without:
+            raise ValueError(
+                f"{type(self).__name__} has no symmetric point inside [w_min, w_max] in {n_without} of "
+                f"{is_symmetric.numel()} elements: up and down steps differ everywhere"
+            )
+        for _ in range(60):
+            middle = (low + high) / 2.0
+            is_above = torch.sign(self.G(middle, params)) == torch.sign(g_high)
+            low, high = torch.where(is_above, low, middle), torch.where(is_above, middle, high)
+        return torch.where(is_symmetric, torch.zeros_like(low), (low + high) / 2.0)
+
+
+@cache
+def _response_arguments(family: type[Device]) -> tuple[str, ...]:
+    names = tuple(inspect.signature(family.response).parameters)
+    if names[:2] != ("w", "up"):
+        raise ValueError(f"{family.__name__}.response needs the arguments (w, up, ...), got {names}")
+    return names[2:]
+
+
+def step(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> Tensor:
+    """Signed change of w by one noise-free pulse on elements with these parameters."""
+    dw = torch.where(up, *_pair(params, w)) if isinstance(up, Tensor) else params["dw_up" if up else "dw_down"]
+    given = {"dw_min": dw, **{k: v for k, v in params.items() if k not in ("dw_up", "dw_down")}}
+    return torch.as_tensor(family.response(w, up, **{k: given[k] for k in _response_arguments(family)})).expand_as(
+        torch.broadcast_tensors(w, *(v for v in params.values() if isinstance(v, Tensor)))[0]
+    )
+
+
+def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:
+    up, down = (torch.as_tensor(params[k], dtype=like.dtype, device=like.device) for k in ("dw_up", "dw_down"))
+    return up, down
+
+
+def draw(device: Device, seed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Value]:
+    """`device.sample` for an array: planes (*replica, out, in) that are functions of (seed, row, column)."""
+    count = 0
+
+    def normal() -> Tensor:
+        nonlocal count
+        count += 1
+        return random.normal_plane(seed, (random.Stream.DEVICE, count), *shape, dtype)
+
+    return device.sample(normal)

@@ -1,0 +1,18 @@
+"""Constant steps between hard bounds: symmetric, but of limited range and granularity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ohmgrad.devices.base import Device
+from ohmgrad.vocabulary import where
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantStep(Device):
+    """q_up = q_down = 1 up to the bounds. Source: Gokmen and Vlasov 2016; aihwkit `ConstantStepDevice`."""
+
+    @staticmethod
+    def response(w, up, dw_min):
+        """Signed change of w by one noise-free pulse."""
+        return dw_min * where(up, 1.0, -1.0)

@@ -1,0 +1,47 @@
+"""The tile's two reads as one differentiable operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ohmgrad.crossbar.tile import Tile
+from ohmgrad.pulses.forms import Outer
+
+
+class _TileRead(torch.autograd.Function):
+    """y = W x; backward gives W' d, and leaves (d, x) on the tile for the optimizer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, handle: Tensor, tile: Tile) -> Tensor:
+        ctx.tile = tile
+        ctx.save_for_backward(x)
+        return tile.read(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, None, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
+        (x,) = ctx.saved_tensors
+        if ctx.needs_input_grad[1]:
+            ctx.tile.record(Outer(d, x))
+        return ctx.tile.read_transposed(d) if ctx.needs_input_grad[0] else None, None, None
+
+
+@torch.compiler.disable
+def read(tile: Tile, x: Tensor) -> Tensor:
+    """W x through the tile, differentiable: (*replica, ..., in) to (*replica, ..., out).
+
+    Raises:
+        TypeError, ValueError: x has another dtype or shape than the tile asks for.
+    """
+    n_out, n_in = tile.shape
+    replicas = tile.crossbars[0].replicas
+    if x.dtype != tile.handle.dtype:
+        raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
+    if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
+        raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
+    y = _TileRead.apply(x.reshape(*replicas, -1, n_in), tile.handle, tile)
+    return y.reshape(*x.shape[:-1], n_out)

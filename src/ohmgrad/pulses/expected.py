@@ -1,0 +1,49 @@
+"""The expected update: what pulse trains do to the weights in the mean, at the cost of a few array operations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ohmgrad import random
+from ohmgrad.devices.base import Device, Params, step
+from ohmgrad.pulses.settings import ExpectedUpdate
+
+
+def expected_increment(
+    w: Tensor,
+    delta: Tensor,
+    device: Device,
+    params: Params,
+    *,
+    settings: ExpectedUpdate,
+    seed: Tensor,
+    cycle: Tensor,
+) -> Tensor:
+    """Change of w when an increment delta is asked for; shapes (*replica, out, in).
+
+    n = |delta| / granularity pulses of the step at w: delta * F(w) - |delta| * G(w), written with the response
+    itself. The matched noise is that of a train of n pulses in the mean, each a Bernoulli trial of odds
+    p = n / length, with its own cycle-to-cycle noise s: variance n (step^2 (1 - p) + s^2).
+
+    Source: Wu et al. 2024 (arXiv 2406.12774), eq. 6-8; variance: binomial count of coincidences.
+    """
+    up_or_down = delta > 0
+    one_pulse = step(type(device), w, up_or_down, params)
+    n = delta.abs() / device.granularity
+    change = n * one_pulse
+    if settings.noise:
+        length = n.amax((-2, -1), keepdim=True).ceil().clamp(1, settings.bit_length)
+        spread = device.dw_min_ctoc * _noise_scale(device, one_pulse, up_or_down, params)
+        variance = n * (one_pulse.square() * (1.0 - n / length).clamp(min=0.0) + spread**2)
+        change = change + variance.sqrt() * random.normal_plane(
+            seed, (random.Stream.PULSE, cycle), w.shape[-2], w.shape[-1], w.dtype
+        )
+    return change
+
+
+def _noise_scale(device: Device, one_pulse: Tensor, up: Tensor, params: Params) -> Tensor:
+    if device.ctoc == "multiplicative":
+        return one_pulse.abs()
+    dw_up, dw_down = (torch.as_tensor(params[k], dtype=one_pulse.dtype, device=up.device) for k in ("dw_up", "dw_down"))
+    return torch.where(up, dw_up, dw_down)

@@ -1,0 +1,83 @@
+"""The three forms of an update, and what each costs an array to write.
+
+A backward pass or an optimizer asks of a tile a change along one of
+
+    Outer(d, x)    sum over samples of d_i x_i'        one pulse cycle per sample, in place
+    LowRank(U, V)  U V'                                one cycle per column of U
+    Dense(dW)      any matrix                          one cycle per row, and a digital copy of the matrix
+
+each a direction of ascent (a gradient): an update with step lr moves the weight by -lr times it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Sum over the batch of d_i x_i'. d is (*replica, batch, out), x is (*replica, batch, in)."""
+
+    d: Tensor
+    x: Tensor
+
+    def as_outer(self) -> Outer:
+        """The update as the rank-1 cycles that write it."""
+        return self
+
+    def as_dense(self) -> Tensor:
+        """The matrix (*replica, out, in)."""
+        return self.d.mT @ self.x
+
+    @property
+    def digital_memory(self) -> int:
+        """Numbers kept outside the array for this write, per replica."""
+        return 0
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """U V'. U is (*replica, out, rank), V is (*replica, in, rank)."""
+
+    U: Tensor
+    V: Tensor
+
+    def as_outer(self) -> Outer:
+        """The update as the rank-1 cycles that write it: one for each column of U."""
+        return Outer(self.U.mT, self.V.mT)
+
+    def as_dense(self) -> Tensor:
+        """The matrix (*replica, out, in)."""
+        return self.U @ self.V.mT
+
+    @property
+    def digital_memory(self) -> int:
+        """Numbers kept outside the array for this write, per replica."""
+        return self.U.shape[-1] * (self.U.shape[-2] + self.V.shape[-2])
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Any matrix dW, (*replica, out, in)."""
+
+    dW: Tensor
+
+    def as_outer(self) -> Outer:
+        """The update as the rank-1 cycles that write it: row by row."""
+        rows = torch.eye(self.dW.shape[-2], dtype=self.dW.dtype, device=self.dW.device)
+        return Outer(rows.expand(*self.dW.shape[:-2], -1, -1), self.dW)
+
+    def as_dense(self) -> Tensor:
+        """The matrix (*replica, out, in)."""
+        return self.dW
+
+    @property
+    def digital_memory(self) -> int:
+        """Numbers kept outside the array for this write, per replica."""
+        return self.dW.shape[-2] * self.dW.shape[-1]
+
+
+Update = Outer | LowRank | Dense
