@@ -8,8 +8,12 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import torch
 
 SEED_VARIABLE = "OHMGRAD_TEST_SEED"
+
+# Its assertions then show their values, as those of test files do.
+pytest.register_assert_rewrite("contracts.algorithm", "contracts.device", "exact")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"{SEED_VARIABLE} needs a non-negative integer or 'fresh', got {asked!r}")
     # Written back, so that worker processes and commands that tests start use the same one.
     os.environ[SEED_VARIABLE] = seed
+    # Arrays here are small: threads cost more than they bring. Also keeps sums in one order.
+    torch.set_num_threads(1)
     hypothesis.settings.register_profile("ohmgrad", derandomize=seed == "0", deadline=None)
     hypothesis.settings.load_profile("ohmgrad")
 

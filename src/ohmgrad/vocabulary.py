@@ -18,8 +18,9 @@ from torch import Tensor
 Value = Tensor | float
 
 
-def _tensor(*values: Value) -> tuple[Tensor, ...]:
-    like = next((v for v in values if isinstance(v, Tensor)), torch.tensor(0.0))
+def _tensor(*values: Value, device: torch.device | None = None) -> tuple[Tensor, ...]:
+    # Numbers alone stay as precise as they are; `devices.base.step` narrows what comes of them.
+    like = next((v for v in values if isinstance(v, Tensor)), torch.empty((), dtype=torch.float64, device=device))
     return tuple(
         v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values
     )
@@ -28,7 +29,7 @@ def _tensor(*values: Value) -> tuple[Tensor, ...]:
 def where(condition: Tensor | bool, a: Value, b: Value) -> Value:
     """a where the condition holds, b elsewhere."""
     if isinstance(condition, Tensor):
-        return torch.where(condition, *_tensor(a, b))
+        return torch.where(condition, *_tensor(a, b, device=condition.device))
     return a if condition else b
 
 

@@ -15,6 +15,11 @@ from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 
+# What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
+# norm over all gradients to notice.
+MARK = 1e-20
+
+
 class State(nn.Module):
     """What an algorithm keeps between updates: crossbars (or lists of them) and tensors, by name.
 
@@ -135,19 +140,22 @@ class Tile(nn.Module):
 
     def record(self, update: Update) -> None:
         """Keep an update until the optimizer steps; zero_grad (of optimizer or module) lets go of what waits."""
-        if self.handle.grad is None:
+        if not self._is_waiting():
             self.waiting = []
-            self.handle.grad = torch.zeros_like(self.handle)
+            self.handle.grad = torch.full_like(self.handle, MARK)
         self.waiting.append(update)
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Send all waiting updates through the algorithm as one mini-batch, and forget them."""
         waiting, self.waiting = self.waiting, []
-        if self.handle.grad is None:
+        if not self._is_waiting():
             return
         for update in _merge(waiting):
             self.algorithm.update(self.state, update, lr)
+
+    def _is_waiting(self) -> bool:
+        return self.handle.grad is not None and bool(self.handle.grad)
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

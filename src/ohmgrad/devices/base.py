@@ -72,10 +72,14 @@ class Device:
         family = type(self).__name__
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool | str):
+            if isinstance(field.default, bool | str):
+                if not isinstance(value, type(field.default)):
+                    kind = type(field.default).__name__
+                    raise ValueError(f"{family} needs a {kind} for {field.name}, got {value!r}")
                 continue
             may_be_infinite = field.name in ("w_min", "w_max")
-            if not isinstance(value, float | int) or math.isnan(value) or (math.isinf(value) and not may_be_infinite):
+            is_number = isinstance(value, float | int) and not isinstance(value, bool)
+            if not is_number or math.isnan(value) or (math.isinf(value) and not may_be_infinite):
                 raise ValueError(f"{family} needs a finite number for {field.name}, got {value!r}")
             if field.name.endswith(("_dtod", "_ctoc", "write_noise")) and value < 0:
                 raise ValueError(f"{family} needs {field.name} >= 0, got {value}")
@@ -92,6 +96,13 @@ class Device:
         for name in self.own_parameters():
             if not hasattr(self, name) and type(self).extra is Device.extra:
                 raise ValueError(f"{family}.response takes {name!r}, which is no field of {family}")
+
+    def need_bounds_on_both_sides(self) -> None:
+        """For families whose response divides by its bounds."""
+        if not self.w_min < 0 < self.w_max:
+            raise ValueError(
+                f"{type(self).__name__} needs w_min < 0 < w_max, got w_min={self.w_min}, w_max={self.w_max}"
+            )
 
     @classmethod
     def own_parameters(cls) -> tuple[str, ...]:
@@ -177,12 +188,12 @@ class Device:
         return (self.q_down(w, params) - self.q_up(w, params)) / 2.0
 
     def symmetric_point(self, params: Params | None = None) -> Tensor:
-        """State at which up and down pulses cancel, G(w) = 0, in float64; 0 where G vanishes everywhere.
+        """State at which up and down pulses cancel, G(w) = 0, in float64; the middle where G vanishes on an interval.
 
         Raises:
             ValueError: an element's response has no crossing inside [w_min, w_max].
 
-        Cost: 60 bisections of two responses each.
+        Cost: 120 bisections of two responses each.
 
         >>> from ohmgrad.devices import SoftBounds
         >>> SoftBounds(w_max=1.0, w_min=-0.5, up_down=0.2).symmetric_point()
@@ -201,11 +212,17 @@ class Device:
                 f"{type(self).__name__} has no symmetric point inside [w_min, w_max] in {n_without} of "
                 f"{is_symmetric.numel()} elements: up and down steps differ everywhere"
             )
-        for _ in range(60):
-            middle = (low + high) / 2.0
-            is_above = torch.sign(self.G(middle, params)) == torch.sign(g_high)
-            low, high = torch.where(is_above, low, middle), torch.where(is_above, middle, high)
-        return torch.where(is_symmetric, torch.zeros_like(low), (low + high) / 2.0)
+
+        def edge(is_above: Callable[[Tensor], Tensor]) -> Tensor:
+            below, above = low, high
+            for _ in range(60):
+                middle = (below + above) / 2.0
+                up = is_above(torch.sign(self.G(middle, params)))
+                below, above = torch.where(up, below, middle), torch.where(up, middle, above)
+            return (below + above) / 2.0
+
+        first, last = edge(lambda sign: sign != torch.sign(g_low)), edge(lambda sign: sign == torch.sign(g_high))
+        return torch.where(is_symmetric, torch.zeros_like(first), (first + last) / 2.0)
 
 
 @cache
@@ -220,9 +237,10 @@ def step(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> 
     """Signed change of w by one noise-free pulse on elements with these parameters."""
     dw = torch.where(up, *_pair(params, w)) if isinstance(up, Tensor) else params["dw_up" if up else "dw_down"]
     given = {"dw_min": dw, **{k: v for k, v in params.items() if k not in ("dw_up", "dw_down")}}
-    return torch.as_tensor(family.response(w, up, **{k: given[k] for k in _response_arguments(family)})).expand_as(
-        torch.broadcast_tensors(w, *(v for v in params.values() if isinstance(v, Tensor)))[0]
-    )
+    change = torch.as_tensor(family.response(w, up, **{k: given[k] for k in _response_arguments(family)}), device=w.device)
+    like = torch.broadcast_tensors(w, *(v for v in params.values() if isinstance(v, Tensor)))[0]
+    # A response of literals alone has a dtype of its own.
+    return change.to(torch.result_type(w, like)).expand_as(like)
 
 
 def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:

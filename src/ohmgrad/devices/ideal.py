@@ -19,4 +19,4 @@ class Ideal(Device):
     @staticmethod
     def response(w, up, dw_min):
         """Signed change of w by one noise-free pulse."""
-        return dw_min * where(up, 1.0, -1.0)
+        return where(up, dw_min, -dw_min)

@@ -29,6 +29,7 @@ class LinearStep(Device):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.need_bounds_on_both_sides()
         for name in ("gamma_up", "gamma_down"):
             if getattr(self, name) < 0:
                 raise ValueError(f"LinearStep needs {name} >= 0, got {getattr(self, name)}")

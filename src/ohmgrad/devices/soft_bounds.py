@@ -18,6 +18,10 @@ from ohmgrad.vocabulary import where
 class SoftBounds(Device):
     """Linear response that vanishes at the bounds. Source: Wu et al. 2024, sec. 2.2; aihwkit `SoftBoundsDevice`."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.need_bounds_on_both_sides()
+
     @staticmethod
     def response(w, up, w_max, w_min, dw_min):
         """Signed change of w by one noise-free pulse."""

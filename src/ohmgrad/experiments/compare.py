@@ -34,13 +34,15 @@ from ohmgrad.pulses.settings import ExpectedUpdate
 
 METHODS = ("digital", "analog-sgd", "tiki-taka")
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
-N_GRADIENT_BATCHES = 100
+N_GRADIENT_BATCHES = 150
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings:
     """One comparison. Raises ValueError, naming field, value and rule, when a value breaks its rule.
 
+    decay: the learning rate falls tenfold after this share of the epochs (1: never), which takes the fluctuation that
+        a finite step adds to the floors out of them.
     tail: share of the epochs, at the end, over which the floors are averaged.
     """
 
@@ -56,7 +58,8 @@ class CompareSettings:
     batch_size: int = 10
     epochs: int = 30
     seeds: tuple[int, ...] = (0, 1, 2)
-    tail: float = 0.25
+    decay: float = 0.6
+    tail: float = 0.2
 
     def __post_init__(self) -> None:
         if not self.methods or any(m not in METHODS for m in self.methods):
@@ -135,6 +138,7 @@ def _train(method: str, settings: CompareSettings, data: Dataset, device: str, o
     x, y = data.x_train.to(device), data.y_train.to(device)
     x_test, y_test = data.x_test.to(device), data.y_test.to(device)
     optimizer = AnalogOptimizer(model, lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, round(settings.decay * settings.epochs)))
     seeds = torch.tensor(settings.seeds)
     n_batches = len(x) // settings.batch_size
     curves: dict[str, list[Tensor]] = {name: [] for name in list(Curves.__dataclass_fields__)[:6]}
@@ -147,6 +151,7 @@ def _train(method: str, settings: CompareSettings, data: Dataset, device: str, o
                 replica_loss(model(xb), yb).sum().backward()
                 optimizer.step()
                 on_step(method, (epoch - 1) * n_batches + i + 1, settings.epochs * n_batches)
+            schedule.step()
             seconds += time.perf_counter() - started
         for name, value in _measure(model, x, y, x_test, y_test, seeds, settings.batch_size).items():
             curves[name].append(value)
@@ -192,9 +197,10 @@ def _measure(
 ) -> dict[str, Tensor]:
     train_loss, _ = loss_and_accuracy(model, x, y, len(seeds))
     _, test_accuracy = loss_and_accuracy(model, x_test, y_test, len(seeds))
-    n = min(N_GRADIENT_BATCHES, len(x) // size)
+    n_all = len(x) // size
+    n = min(N_GRADIENT_BATCHES, n_all)
     batches = (b for b, _ in zip(_batches(x, y, seeds, 0, size), range(n), strict=False))
-    floors = floor(model, tile_gradients(model, batches), n)
+    floors = floor(model, tile_gradients(model, batches), n, n_all)
     return {
         "train_loss": train_loss,
         "test_accuracy": test_accuracy,

@@ -72,7 +72,7 @@ def tile_gradients(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -
 class Floor:
     """Squared gradient norm over all tiles, per replica, (replica,): what stands, what theory expects.
 
-    measured: ||mean gradient||^2, less what the finite number of mini-batches adds to it.
+    measured: ||mean gradient||^2, less what drawing some of the epoch's mini-batches adds to it.
     predicted: the same where pulses balance (theory, eq. 1), for the algorithm's own state at rest.
     bound: sigma^2 S(W) (theory, eq. 2), summed over tiles; infinite once a device sits at its bound.
     """
@@ -82,8 +82,9 @@ class Floor:
     bound: Tensor
 
 
-def floor(model: nn.Module, gradients: dict[str, Gradients], n_batches: int) -> Floor:
-    """Measured and predicted squared gradient norm, summed over the tiles."""
+def floor(model: nn.Module, gradients: dict[str, Gradients], n_batches: int, n_all: int) -> Floor:
+    """Measured and predicted squared gradient norm, summed over the tiles; from n_batches of the epoch's n_all."""
+    share_unseen = 1.0 - n_batches / n_all
     measured = predicted = bound = torch.zeros(())
     for name, tile in model.named_modules():
         if not isinstance(tile, Tile):
@@ -91,7 +92,7 @@ def floor(model: nn.Module, gradients: dict[str, Gradients], n_batches: int) -> 
         g = gradients[name]
         bar, w = tile.algorithm.at_rest(tile.state)
         variance = g.variance.sum((-2, -1))
-        measured = measured + g.mean.square().sum((-2, -1)) - variance / n_batches
+        measured = measured + g.mean.square().sum((-2, -1)) - share_unseen * variance / n_batches
         balanced = balanced_gradient(bar.device_model, w.double(), g.mean_abs, bar.params)
         predicted = predicted + balanced.square().sum((-2, -1))
         bound = bound + variance * asymmetry(bar.device_model, w.double(), bar.params)

@@ -50,6 +50,8 @@ def convert(
         raise ValueError("convert needs at least one model, got an empty sequence")
     if replicas is None:
         replicas = len(models) > 1
+    elif not replicas and len(models) > 1:
+        raise ValueError(f"convert needs one model where replicas=False, got {len(models)}")
     seeds = random.seed_tensor(seed, (len(models),) if replicas else ())
     trees = [dict(m.named_modules(remove_duplicate=True)) for m in models]
     if any(list(tree) != list(trees[0]) for tree in trees):
@@ -58,6 +60,8 @@ def convert(
     for name, module in trees[0].items():
         if type(module) in LAYERS:
             layers = [tree[name] for tree in trees]
+            if len({(type(m), *((k, p.shape) for k, p in m.named_parameters())) for m in layers}) != 1:
+                raise ValueError(f"convert needs models of equal structure as replicas, got different layers {name!r}")
             own = random.derive(seeds, len(converted)).flatten().tolist()
             converted[id(module)] = LAYERS[type(module)].from_digital(
                 layers,  # type: ignore[arg-type]  # the key of LAYERS is their type

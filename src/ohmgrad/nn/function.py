@@ -25,12 +25,16 @@ class _TileRead(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, None, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         (x,) = ctx.saved_tensors
-        if ctx.needs_input_grad[1]:
-            ctx.tile.record(Outer(d, x))
+        # Not in autograd.grad(loss, x), which asks for no parameter's gradient.
+        if ctx.needs_input_grad[1] and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
+            ctx.tile.record(Outer(d, x.detach()))
         return ctx.tile.read_transposed(d) if ctx.needs_input_grad[0] else None, None, None
 
 
-@torch.compiler.disable
+# A graph break for torch.compile: what the tile keeps (counters, waiting updates) lies outside its graphs.
+_read: Any = torch.compiler.disable(_TileRead.apply)
+
+
 def read(tile: Tile, x: Tensor) -> Tensor:
     """W x through the tile, differentiable: (*replica, ..., in) to (*replica, ..., out).
 
@@ -43,5 +47,5 @@ def read(tile: Tile, x: Tensor) -> Tensor:
         raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
-    y = _TileRead.apply(x.reshape(*replicas, -1, n_in), tile.handle, tile)
+    y = _read(x.reshape(*replicas, -1, n_in), tile.handle, tile)
     return y.reshape(*x.shape[:-1], n_out)

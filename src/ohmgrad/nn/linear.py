@@ -68,7 +68,7 @@ class AnalogLinear(nn.Module):
         seed: Sequence[int],
         replicas: bool = False,
     ) -> AnalogLinear:
-        """A layer of replicas from several digital layers, or one layer from one."""
+        """A layer of replicas from several digital layers, or one layer from one; what is frozen stays frozen."""
         layer = cls.__new__(cls)  # not __init__, which would draw weights only to drop them
         nn.Module.__init__(layer)
         weight = torch.stack([m.weight for m in linears]) if replicas else linears[0].weight
@@ -76,7 +76,10 @@ class AnalogLinear(nn.Module):
         if linears[0].bias is not None:
             bias = torch.stack([m.bias for m in linears]) if replicas else linears[0].bias
         layer._place(weight, bias, algorithm=algorithm, crossbar=crossbar, seed=seed)
-        return layer
+        layer.tile.handle.requires_grad_(linears[0].weight.requires_grad)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(linears[0].bias.requires_grad)
+        return layer.train(linears[0].training)
 
     def _place(
         self,

@@ -1,0 +1,43 @@
+"""Floor 7: the commands. Bad input ends in one clear line and exit code 2, never in a traceback."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from ohmgrad.cli.compare import compare
+
+# typer brings its own copy of click in newer versions; its base class of all usage errors is public only so.
+ClickError: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(compare)
+
+
+@app.callback()
+def _ohmgrad() -> None:
+    """Train neural networks on simulated analog in-memory hardware, and learn why training stops short."""
+
+
+def main() -> None:
+    """The `ohmgrad` program: exit code 0, 2 for bad input, 130 when interrupted."""
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except ClickError as error:
+        code = _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        print("ohmgrad: interrupted", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{where}{error.strerror or error}")
+    except ValueError as error:
+        code = _fail(str(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    print("ohmgrad:", " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,147 @@
+"""`ohmgrad compare`: the main job."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer import Option
+
+from ohmgrad.algorithms import TikiTaka
+from ohmgrad.devices import Device, catalog
+from ohmgrad.experiments.compare import METHODS, CompareSettings, run, summarize
+from ohmgrad.experiments.data import DATASETS, load
+from ohmgrad.report import compare as report
+from ohmgrad.report.files import make_directory, write_json
+
+# What suits each data set; the network for MNIST is the paper's (Wu et al. 2024, sec. 5).
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"hidden": (32,), "activation": "tanh", "batch_size": 10, "epochs": 30, "lr": 0.1},
+    "mnist": {"hidden": (256, 128), "activation": "sigmoid", "batch_size": 50, "epochs": 10, "lr": 0.5},
+}
+DEFAULTS["fashion-mnist"] = DEFAULTS["mnist"]
+
+
+def compare(
+    data: Annotated[str, Option(help=f"Data set: {', '.join(DATASETS)}.")] = "digits",
+    data_dir: Annotated[Path | None, Option(help="Directory of the data files; else OHMGRAD_DATA.")] = None,
+    device_model: Annotated[str, Option(help=f"Device: {', '.join(catalog.names())}.")] = "aihwkit-soft-bounds",
+    tau: Annotated[float | None, Option(help="Bounds of the device at -tau and tau.")] = None,
+    w_min: Annotated[float | None, Option(help="Lower bound of the device.")] = None,
+    w_max: Annotated[float | None, Option(help="Upper bound of the device.")] = None,
+    dw_min: Annotated[float | None, Option(help="Mean change of the weight by one pulse.")] = None,
+    parameter: Annotated[
+        list[str] | None, Option(help="Any other device parameter, NAME=VALUE; may be repeated.")
+    ] = None,
+    methods: Annotated[str, Option(help="Methods, with commas between.")] = ",".join(METHODS),
+    epochs: Annotated[int | None, Option(help="Passes over the training data.")] = None,
+    seeds: Annotated[int, Option(help="Number of seeds, trained side by side.")] = 3,
+    seed: Annotated[int, Option(help="First seed.")] = 0,
+    lr: Annotated[float | None, Option(help="Learning rate of all methods.")] = None,
+    batch_size: Annotated[int | None, Option(help="Samples of a mini-batch.")] = None,
+    hidden: Annotated[str | None, Option(help="Sizes of the hidden layers, with commas between.")] = None,
+    activation: Annotated[str | None, Option(help="tanh, sigmoid or relu.")] = None,
+    fast_lr: Annotated[float, Option(help="Tiki-Taka: step of the fast crossbar, absolute.")] = 0.1,
+    transfer_lr: Annotated[float, Option(help="Tiki-Taka: step of a transfer, times the learning rate.")] = 1.0,
+    gamma: Annotated[float, Option(help="Tiki-Taka: share of the fast crossbar in the weight.")] = 0.0,
+    out: Annotated[Path, Option(help="Directory of the results.")] = Path("compare"),
+    device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[
+        int | None, Option(help="Threads of torch; by default one for the small digits network.")
+    ] = None,
+) -> None:
+    """Train one network digitally, by Analog SGD and by Tiki-Taka on the same device, and say what happened."""
+    if data not in DATASETS:
+        raise ValueError(f"--data needs one of {', '.join(DATASETS)}, got {data!r}")
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"--device needs cpu{', or cuda' * torch.cuda.is_available()}, got {device!r}")
+    if seeds < 1 or seed < 0:
+        raise ValueError(f"--seeds needs at least 1 and --seed at least 0, got {seeds} and {seed}")
+    given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "activation": activation}
+    options = DEFAULTS[data] | {k: v for k, v in given.items() if v is not None}
+    if hidden is not None:
+        options["hidden"] = tuple(_whole(size) for size in hidden.split(",") if size)
+    settings = CompareSettings(
+        methods=tuple(m for m in methods.split(",") if m),
+        device=_device(device_model, tau, {"w_min": w_min, "w_max": w_max, "dw_min": dw_min}, parameter or []),
+        tiki_taka=TikiTaka(fast_lr=fast_lr, scale_fast_lr=False, transfer_lr=transfer_lr, gamma=gamma, n_reads=None),
+        seeds=tuple(range(seed, seed + seeds)),
+        **options,
+    )
+    # On matrices of a few thousand numbers a second thread costs more than it brings.
+    if threads is not None or data == "digits":
+        if threads is not None and threads < 1:
+            raise ValueError(f"--threads needs at least 1, got {threads}")
+        torch.set_num_threads(threads or 1)
+    make_directory(out)
+    dataset = load(data, data_dir)
+    console = Console()
+    with _progress(console) as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_step(method: str, step: int, n_steps: int) -> None:
+            if method not in tasks:
+                tasks[method] = progress.add_task(report.LABELS[method], total=n_steps)
+            progress.update(tasks[method], completed=step)
+
+        curves = run(settings, dataset, device, on_step)
+    summary = summarize(settings, curves)
+    console.print(report.table(summary, seeds))
+    sentence = report.conclusion(summary, device_model)
+    console.print(sentence)
+    results = {
+        "methods": summary,
+        "conclusion": sentence,
+        "settings": {"data": data, "device_model": device_model, "device": device, **_plain(settings)},
+        "seeds": list(settings.seeds),
+        "versions": {"torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version()},
+    }
+    report.write_curves(out / "curves.csv", curves, settings.seeds)
+    title = f"{data}, {device_model}: mean and range of {seeds} seed{'s' * (seeds > 1)}"
+    report.draw(out / "compare.png", curves, summary, title)
+    write_json(out / "results.json", results)
+    console.print(f"Written: {out / 'results.json'}, {out / 'curves.csv'}, {out / 'compare.png'}")
+
+
+def _device(name: str, tau: float | None, bounds: dict[str, float | None], parameters: list[str]) -> Device:
+    fields: dict[str, Any] = {} if tau is None else {"w_min": -tau, "w_max": tau}
+    fields |= {k: v for k, v in bounds.items() if v is not None}
+    for item in parameters:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise ValueError(f"--parameter needs NAME=VALUE, got {item!r}")
+        try:
+            fields[key] = (
+                {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else float(text)
+            )
+        except ValueError:
+            fields[key] = text
+    return catalog.find(name, **fields)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--hidden needs whole numbers with commas between, got {text!r}") from None
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Nested settings as dicts, each dataclass with its name."""
+    plain: dict[str, Any] = {}
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        plain[f.name] = {"name": type(value).__name__, **_plain(value)} if dataclasses.is_dataclass(value) else value
+    return plain
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )

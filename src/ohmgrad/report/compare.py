@@ -1,0 +1,124 @@
+"""What `ohmgrad compare` prints and draws."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from ohmgrad.experiments.compare import Curves
+from ohmgrad.report.files import write
+
+COLORS = {"digital": "#444444", "analog-sgd": "#c8452d", "tiki-taka": "#1f77b4"}
+LABELS = {"digital": "digital SGD", "analog-sgd": "Analog SGD", "tiki-taka": "Tiki-Taka"}
+SERIES = ("train_loss", "test_accuracy", "floor_measured", "floor_predicted", "floor_bound", "saturation")
+
+
+def table(summary: dict[str, dict[str, Any]], n_seeds: int) -> Table:
+    """One column for each method, one row for each figure."""
+    view = Table(title=f"mean ± standard deviation over {n_seeds} seed{'s' * (n_seeds > 1)}")
+    view.add_column("")
+    for method in summary:
+        view.add_column(LABELS[method], justify="right")
+
+    def row(label: str, show: Callable[[dict[str, Any]], str]) -> None:
+        view.add_row(label, *(show(s) for s in summary.values()))
+
+    row("training loss", lambda s: f"{s['train_loss']['mean']:.4f} ± {s['train_loss']['std']:.4f}")
+    row("test accuracy (%)", lambda s: f"{s['test_accuracy']['mean']:.2f} ± {s['test_accuracy']['std']:.2f}")
+    if "digital" in summary:
+        accuracy = summary["digital"]["test_accuracy"]["mean"]
+        row("points from digital", lambda s: f"{s['test_accuracy']['mean'] - accuracy:+.2f}")
+    row("saturation", lambda s: f"{s['saturation']:.2f}")
+    row("floor predicted", lambda s: f"{s['floor_predicted']:.1e}")
+    row("floor measured", lambda s: f"{s['floor_measured']:.1e}")
+    row("updates applied", lambda s: f"{s['cycles']:,}")
+    row("pulses applied", lambda s: f"{s['pulses']:.1e}")
+    row("seconds", lambda s: f"{s['seconds']:.1f}")
+    return view
+
+
+def conclusion(summary: dict[str, dict[str, Any]], device: str) -> str:
+    """What the table says, in one sentence; says so too where the expected did not happen."""
+    if not {"digital", "analog-sgd", "tiki-taka"} <= set(summary):
+        return "Run with the methods digital, analog-sgd and tiki-taka for a conclusion."
+    digital, sgd, tiki = (summary[m] for m in ("digital", "analog-sgd", "tiki-taka"))
+    loss_ratio = sgd["train_loss"]["mean"] / digital["train_loss"]["mean"]
+    sgd_gap = digital["test_accuracy"]["mean"] - sgd["test_accuracy"]["mean"]
+    tiki_gap = digital["test_accuracy"]["mean"] - tiki["test_accuracy"]["mean"]
+    stalls = sgd_gap >= 3.0 or loss_ratio >= 3.0
+    recovers = tiki_gap <= 1.5
+    first = (
+        f"On {device}, Analog SGD {'stalls' if stalls else 'does not stall'}: its training loss ends at "
+        f"{loss_ratio:.1f} times that of digital SGD and its test accuracy {_gap(sgd_gap)}, "
+        f"at a squared gradient norm of {sgd['floor_measured']:.1e} where theory predicts {sgd['floor_predicted']:.1e}"
+    )
+    second = f"Tiki-Taka on the same device {'closes the gap' if recovers else 'does not close the gap'}"
+    return f"{first}; {second}: its test accuracy is {_gap(tiki_gap)}."
+
+
+def _gap(points: float) -> str:
+    return f"{abs(points):.1f} points {'below' if points > 0 else 'above'}"
+
+
+def write_curves(path: Path, curves: dict[str, Curves], seeds: tuple[int, ...]) -> None:
+    """One line for each method, seed and epoch."""
+
+    def save(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("method", "seed", "epoch", *SERIES))
+            for method, c in curves.items():
+                stacked = [torch.stack(getattr(c, name)).tolist() for name in SERIES]
+                for i, seed in enumerate(seeds):
+                    for epoch in range(len(stacked[0])):
+                        rows.writerow((method, seed, epoch, *(f"{s[epoch][i]:.6g}" for s in stacked)))
+
+    write(path, save)
+
+
+def draw(path: Path, curves: dict[str, Curves], summary: dict[str, dict[str, Any]], title: str) -> None:
+    """Training loss, test accuracy, and the squared gradient norm with its predicted floor, over epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.9), layout="constrained")
+    panels = (("train_loss", "training loss"), ("test_accuracy", "test accuracy (%)"))
+    for axis, (name, label) in zip(axes, (*panels, ("floor_measured", "squared gradient norm")), strict=True):
+        for method, c in curves.items():
+            values = torch.stack(getattr(c, name)).double()
+            epochs = range(len(values))
+            axis.plot(epochs, values.mean(1), color=COLORS[method], label=LABELS[method], linewidth=1.8)
+            axis.fill_between(epochs, values.amin(1), values.amax(1), color=COLORS[method], alpha=0.15, linewidth=0)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yscale("log")
+    axes[2].set_yscale("log")
+    best = max(float(c.test_accuracy[-1].max()) for c in curves.values())
+    worst = min(float(c.test_accuracy[-1].min()) for c in curves.values())
+    axes[1].set_ylim(worst - 1.5 * max(best - worst, 2.0), best + 1.0)
+    if "analog-sgd" in curves:
+        predicted = summary["analog-sgd"]["floor_predicted"]
+        axes[2].axhline(predicted, color=COLORS["analog-sgd"], linestyle="--", linewidth=1.4)
+        axes[2].annotate(
+            "floor predicted for Analog SGD",
+            (0.98, predicted),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8.5,
+            color=COLORS["analog-sgd"],
+        )
+    axes[0].legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    write(path, lambda p: figure.savefig(p, dpi=150))
+    plt.close(figure)
