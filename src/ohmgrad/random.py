@@ -1,10 +1,11 @@
 """Counter-based random numbers: pure functions of where and when, never of who asks.
 
-A key is a pair of 32-bit words, folded from (seed, stream, cycle, row, ...); `bits(key, counter)` is one
+A key is a pair of 32-bit words, folded from (seed, stream, cycle, row, ...); `bits(k0, k1, counter)` is one
 32-bit random word. Nothing is carried from draw to draw, so the same numbers come out on any number of
 threads, in any order, for replicas side by side or alone, and after a resume: the state is the seed and the cycle.
 
-All functions take Python ints or int64 tensors that hold values in [0, 2**32) and broadcast. The finaliser is
+The functions from `mix` to `normal_pair` are written once on scalars, with the names of `vocabulary`: here they run
+on Python integers and int64 tensors, and the update kernels are compiled from the same source. The finaliser is
 Wellons' lowbias32 (hash-prospector, public domain): xor-shifts and odd multiplications modulo 2**32.
 """
 
@@ -17,10 +18,11 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from ohmgrad.vocabulary import as_float, as_word, maximum, signed, sqrt, to_float, u32
+
 Words = Tensor | int
 Key = tuple[Words, Words]
 
-MASK = 0xFFFFFFFF
 GOLDEN = 0x9E3779B9  # 2**32 / golden ratio, odd: steps of it visit every word
 SECOND = 0x85EBCA6B
 
@@ -34,23 +36,59 @@ class Stream(IntEnum):
     PULSE = 4  # cycle-to-cycle noise
     WRITE = 5  # write noise
     READ = 6  # noise of a read
-    RELAX = 7  # diffusion and reset
-    ROUND = 8  # stochastic rounding
-    WEIGHT = 9  # initial weights
-    ORDER = 10  # order of the samples
+    RELAX = 7  # decay's, diffusion's and reset's noise
+    COUNT = 8  # rounding of pulse counts
+    ORDER = 9  # order of the samples
 
 
-def mix(h: Words) -> Words:
+def mix(h):
     """A bijection of 32-bit words in which each input bit flips each output bit with probability about 1/2."""
-    h = ((h ^ (h >> 16)) * 0x7FEB352D) & MASK
-    h = ((h ^ (h >> 15)) * 0x846CA68B) & MASK
+    h = u32((h ^ (h >> 16)) * 0x7FEB352D)
+    h = u32((h ^ (h >> 15)) * 0x846CA68B)
     return h ^ (h >> 16)
 
 
+def fold0(k0, word):
+    """First word of the key of place `word` under a key."""
+    return mix(k0 ^ word)
+
+
+def fold1(k1, word):
+    """Second word: a chain of its own, so that two places share a key with odds 2**-64."""
+    return mix(u32(k1 + u32(word * SECOND) + GOLDEN))
+
+
+def bits(k0, k1, counter):
+    """32 random bits for each counter (a 32-bit word) under a key."""
+    h = u32(k0 + u32(counter * GOLDEN))
+    h = u32((h ^ (h >> 16)) * 0x7FEB352D)
+    h = u32(u32((h ^ (h >> 15)) + k1) * 0x846CA68B)
+    return h ^ (h >> 16)
+
+
+def normal_pair(k0, k1, counter):
+    """Two independent standard normals, float32, for each counter: Box and Muller (1958) on half a circle.
+
+    The logarithm is that of the float's exponent plus a polynomial of its mantissa (error 2e-5 in the square of the
+    radius), sine and cosine are polynomials (error 6e-7 and 8e-6). The top bit of the first word is the sign.
+    """
+    word = bits(k0, k1, counter)
+    angle = u32((word ^ (word >> 15)) * 0x2C1B3C6D)
+    angle = angle ^ (angle >> 16) ^ k1
+    f = as_word(to_float(word & 0x7FFFFFFF) + 0.5)
+    m = as_float((f & 0x007FFFFF) | 0x3F800000) - 1.0
+    p = (((-0.06430341 * m + 0.2720867) * m - 0.57891) * m + 0.9838014) * m - 1.9989887
+    r = sqrt(maximum(to_float(u32(158 - (f >> 23))) * 1.3862944 + p * m, 0.0))
+    z = signed(angle) * 4.656612873077393e-10
+    q = z * z
+    sine = (((-0.0043331 * q + 0.0794343) * q - 0.6458929) * q + 1.570791) * z
+    cosine = ((-0.019164 * q + 0.2526979) * q - 1.2335417) * q + 1.0
+    return as_float(as_word(r) ^ (word & 0x80000000)) * cosine, r * sine
+
+
 def fold(key: Key, word: Words) -> Key:
-    """The key of place `word` under `key`: two independent chains, so that keys collide with odds 2**-64."""
-    k0, k1 = key
-    return mix(k0 ^ (word & MASK)), mix((k1 + ((word & MASK) * SECOND & MASK) + GOLDEN) & MASK)
+    """The key of place `word` (its low 32 bits) under `key`."""
+    return fold0(key[0], u32(word)), fold1(key[1], u32(word))
 
 
 def root(seed: Words, *words: Words) -> Key:
@@ -61,25 +99,15 @@ def root(seed: Words, *words: Words) -> Key:
     return key
 
 
-def bits(key: Key, counter: Words) -> Words:
-    """32 random bits for each counter under a key."""
-    k0, k1 = key
-    h = (k0 + ((counter & MASK) * GOLDEN & MASK)) & MASK
-    h = ((h ^ (h >> 16)) * 0x7FEB352D) & MASK
-    h = (((h ^ (h >> 15)) + k1 & MASK) * 0x846CA68B) & MASK
-    return h ^ (h >> 16)
-
-
 def uniform(word: Words, dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform on the open interval (0, 1), exact in float32: the mid-points of 2**23 cells."""
     return (torch.as_tensor(word >> 9).to(dtype) + 0.5) * 2.0**-23
 
 
 def normal(key: Key, counter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal (Box and Muller 1958), one for each counter."""
-    radius = torch.sqrt(-2.0 * torch.log((torch.as_tensor(bits(key, 2 * counter)).double() + 0.5) * 2.0**-32))
-    angle = 2.0 * math.pi * uniform(bits(key, 2 * counter + 1), torch.float64)
-    return (radius * torch.cos(angle)).to(dtype)
+    """Standard normal, one for each counter (a 32-bit word): counters 2m and 2m + 1 share a pair."""
+    even, odd = normal_pair(*key, counter >> 1)
+    return torch.where(counter & 1 == 1, odd, even).to(dtype)
 
 
 def seed_tensor(seed: int | Sequence[int], replicas: Sequence[int], device: torch.device | None = None) -> Tensor:
@@ -106,7 +134,7 @@ def normal_plane(seed: Tensor, words: Iterable[Words], rows: int, columns: int, 
 
 def uniform_plane(seed: Tensor, words: Iterable[Words], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """Uniforms on (0, 1), (*replica, rows, columns), a function of (seed, words, row, column)."""
-    return uniform(bits(plane_key(seed, words, rows), torch.arange(columns, device=seed.device)), dtype)
+    return uniform(bits(*plane_key(seed, words, rows), torch.arange(columns, device=seed.device)), dtype)
 
 
 def derive(seed: Tensor, number: int) -> Tensor:

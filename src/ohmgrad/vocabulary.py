@@ -3,19 +3,21 @@
 A response is written once, as a pure function on scalars, with the names of this module and arithmetic. Here each
 name acts on torch tensors; `retarget` rebuilds the same code over another target's names (Numba's, Triton's).
 
-Write float literals as floats (`1.0`, not `1`): `retarget` narrows them to float32 so that no target widens.
+Number literals are narrowed to float32 on the way, so that no target widens.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Value = Tensor | float
+Words = Tensor | int
 
 
 def _tensor(*values: Value, device: torch.device | None = None) -> tuple[Tensor, ...]:
@@ -68,39 +70,84 @@ def power(a: Value, b: Value) -> Tensor:
     return torch.pow(*_tensor(a, b))
 
 
+def u32(a: Words) -> Words:
+    """a modulo 2**32: a 32-bit word."""
+    return a & 0xFFFFFFFF
+
+
+def to_float(a: Words) -> Tensor:
+    """A word below 2**31 as a float32 number."""
+    return torch.as_tensor(a).to(torch.float32)
+
+
+def signed(a: Words) -> Tensor:
+    """A word read as a signed 32-bit integer, as a float32 number."""
+    a = torch.as_tensor(a)
+    return torch.where(a >= 0x80000000, a - 0x100000000, a).to(torch.float32)
+
+
+def as_word(a: Tensor) -> Tensor:
+    """The bits of a float32 number."""
+    return a.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
+
+
+def as_float(a: Tensor) -> Tensor:
+    """The float32 number of these bits."""
+    return torch.where(a >= 0x80000000, a - 0x100000000, a).to(torch.int32).view(torch.float32)
+
+
+# What a response may call, and what else our own kernel sources call.
 NAMES = ("where", "minimum", "maximum", "absolute", "exp", "log", "sqrt", "power")
+WORDS = ("u32", "to_float", "signed", "as_word", "as_float")
 
 
-def retarget(
-    function: Callable[..., Any],
-    namespace: Mapping[str, Any],
-    narrow: Callable[[float], Any],
-    compile_: Callable[[Callable[..., Any]], Any],
-) -> Any:
+@dataclass(frozen=True)
+class Target:
+    """Another compiler.
+
+    namespace: its function for each name of the vocabulary.
+    number, word: make its float32 and its 32-bit word of a literal.
+    compile: compiles a function; also given each plain function that it calls.
+    """
+
+    namespace: Mapping[str, Any]
+    number: Callable[[float], Any]
+    word: Callable[[int], Any]
+    compile: Callable[[Callable[..., Any]], Any]
+
+
+def retarget(function: Callable[..., Any], target: Target, *, words: bool = False) -> Any:
     """The same source for another target.
 
     Args:
         function: a pure function of scalars; calls only the vocabulary and plain functions like itself.
-        namespace: the target's function for each name of the vocabulary.
-        narrow: turns a float literal into the target's float32.
-        compile_: the target's compiler; also given each plain helper function that the source calls.
+        words: whole numbers in the source are 32-bit words; otherwise they are narrowed to float32 like all others.
 
     Raises:
         NameError: the source uses a name that is neither vocabulary, helper function nor number.
     """
-    code = function.__code__
-    code = code.replace(co_consts=tuple(narrow(c) if isinstance(c, float) else c for c in code.co_consts))
+    known = NAMES + WORDS if words else NAMES
+
+    def narrow(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, float | int):
+            return value
+        return target.word(value) if words and isinstance(value, int) else target.number(float(value))
+
     scope: dict[str, Any] = {}
-    for name in code.co_names:
-        if name in namespace:
-            scope[name] = namespace[name]
-        elif isinstance(value := function.__globals__.get(name), types.FunctionType):
-            scope[name] = retarget(value, namespace, narrow, compile_)
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if name in known and name in target.namespace:
+            scope[name] = target.namespace[name]
+        elif isinstance(value, types.FunctionType):
+            scope[name] = retarget(value, target, words=words)
         elif isinstance(value, float | int):
-            scope[name] = narrow(float(value))
+            scope[name] = narrow(value)
         else:
             raise NameError(
                 f"{function.__qualname__} uses {name!r}: a response may call only {', '.join(NAMES)} "
                 "and plain functions or numbers of its own module"
             )
-    return compile_(types.FunctionType(code, scope, function.__name__, function.__defaults__))
+    if function.__code__.co_freevars:
+        raise NameError(f"{function.__qualname__} uses {function.__code__.co_freevars[0]!r} of an enclosing function")
+    code = function.__code__.replace(co_consts=tuple(narrow(c) for c in function.__code__.co_consts))
+    return target.compile(types.FunctionType(code, scope, function.__name__, function.__defaults__))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from ohmgrad import __version__
 from ohmgrad.cli.compare import compare
 
 # typer brings its own copy of click in newer versions; its base class of all usage errors is public only so.
@@ -16,8 +17,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(compare)
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"ohmgrad {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _ohmgrad() -> None:
+def _ohmgrad(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Version.")] = False,
+) -> None:
     """Train neural networks on simulated analog in-memory hardware, and learn why training stops short."""
 
 
@@ -35,6 +44,11 @@ def main() -> None:
         code = _fail(f"{where}{error.strerror or error}")
     except ValueError as error:
         code = _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for a CPU that ran out of memory.
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        code = _fail("out of memory: the network or the data do not fit")
     sys.exit(code if isinstance(code, int) else 0)
 
 

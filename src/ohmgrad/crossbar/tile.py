@@ -14,7 +14,6 @@ from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
-
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
 # norm over all gradients to notice.
 MARK = 1e-20

@@ -11,6 +11,7 @@ dimensionless response factors q_up and q_down, their symmetric and asymmetric p
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -67,6 +68,8 @@ class Device:
     # response(w, up, dw_min, ...) -> signed change of w by one noise-free pulse. w: the state. up: the pulse's
     # direction. dw_min: this element's step in this direction, imbalance included. Further arguments by field name.
     response: ClassVar[Callable[..., Any]]
+    # Whether the response is affine in w; then the pulses of a train compose in closed form (ohmgrad.pulses.merge).
+    is_affine: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         family = type(self).__name__
@@ -237,10 +240,12 @@ def step(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> 
     """Signed change of w by one noise-free pulse on elements with these parameters."""
     dw = torch.where(up, *_pair(params, w)) if isinstance(up, Tensor) else params["dw_up" if up else "dw_down"]
     given = {"dw_min": dw, **{k: v for k, v in params.items() if k not in ("dw_up", "dw_down")}}
-    change = torch.as_tensor(family.response(w, up, **{k: given[k] for k in _response_arguments(family)}), device=w.device)
-    like = torch.broadcast_tensors(w, *(v for v in params.values() if isinstance(v, Tensor)))[0]
-    # A response of literals alone has a dtype of its own.
-    return change.to(torch.result_type(w, like)).expand_as(like)
+    change = family.response(w, up, **{k: given[k] for k in _response_arguments(family)})
+    planes = [v for v in params.values() if isinstance(v, Tensor)]
+    # Literals alone have a dtype of their own, and a response need not depend on w.
+    dtype = functools.reduce(torch.promote_types, (v.dtype for v in planes), w.dtype)
+    change = torch.as_tensor(change, dtype=dtype, device=w.device)
+    return change.expand(torch.broadcast_shapes(w.shape, *(v.shape for v in planes)))
 
 
 def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ohmgrad.devices.base import Device
 from ohmgrad.vocabulary import where
@@ -15,6 +16,8 @@ class Ideal(Device):
 
     w_min: float = -math.inf
     w_max: float = math.inf
+
+    is_affine: ClassVar[bool] = True
 
     @staticmethod
     def response(w, up, dw_min):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -33,6 +34,8 @@ class LinearStep(Device):
         for name in ("gamma_up", "gamma_down"):
             if getattr(self, name) < 0:
                 raise ValueError(f"LinearStep needs {name} >= 0, got {getattr(self, name)}")
+
+    is_affine: ClassVar[bool] = True
 
     @staticmethod
     def response(w, up, dw_min, slope_up, slope_down):

@@ -9,6 +9,7 @@ F(w) = 1, G(w) = w / tau, symmetric point 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ohmgrad.devices.base import Device
 from ohmgrad.vocabulary import where
@@ -21,6 +22,8 @@ class SoftBounds(Device):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.need_bounds_on_both_sides()
+
+    is_affine: ClassVar[bool] = True
 
     @staticmethod
     def response(w, up, w_max, w_min, dw_min):

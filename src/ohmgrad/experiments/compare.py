@@ -35,6 +35,7 @@ from ohmgrad.pulses.settings import ExpectedUpdate
 METHODS = ("digital", "analog-sgd", "tiki-taka")
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 N_GRADIENT_BATCHES = 150
+MAX_HIDDEN = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,23 @@ class CompareSettings:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} needs a whole number >= 1, got {getattr(self, name)}")
-        if not self.seeds:
-            raise ValueError("seeds needs at least 1, got 0")
-        if any(h < 1 for h in self.hidden):
-            raise ValueError(f"hidden needs sizes >= 1, got {self.hidden}")
+        if not self.seeds or any(not 0 <= s < 2**63 for s in self.seeds):
+            raise ValueError(f"seeds needs at least one, each in [0, 2**63), got {self.seeds}")
+        if any(not 1 <= h <= MAX_HIDDEN for h in self.hidden):
+            raise ValueError(f"hidden needs sizes in 1 ... {MAX_HIDDEN}, got {self.hidden}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation needs one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr needs a finite number > 0, got {self.lr}")
+        for name in ("decay", "tail"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} needs a share in (0, 1], got {getattr(self, name)}")
+
+    def need_a_batch(self, data: Dataset) -> None:
+        """Raises ValueError where the training set does not fill one mini-batch."""
+        n = len(data.x_train)
+        if self.batch_size > n:
+            raise ValueError(f"batch_size needs at most the {n} training samples, got {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -105,9 +115,7 @@ def run(
     Raises:
         ValueError: the mini-batch is larger than the training set, or a method's loss is no longer finite.
     """
-    n = len(data.x_train)
-    if settings.batch_size > n:
-        raise ValueError(f"batch_size needs at most the {n} training samples, got {settings.batch_size}")
+    settings.need_a_batch(data)
     return {method: _train(method, settings, data, device, on_step or (lambda *_: None)) for method in settings.methods}
 
 

@@ -1,0 +1,132 @@
+"""One source, two targets: a response compiled by Numba gives what it gives on torch tensors, in float32."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from ohmgrad import vocabulary
+from ohmgrad.devices import DEVICES
+from ohmgrad.devices.base import step
+from ohmgrad.vocabulary import Target, absolute, exp, log, maximum, minimum, power, retarget, sqrt, where
+
+
+@numba.njit
+def choose(condition, a, b):
+    return a if condition else b
+
+
+NUMBA = {
+    "where": choose,
+    "minimum": numba.njit(lambda a, b: min(a, b)),
+    "maximum": numba.njit(lambda a, b: max(a, b)),
+    "absolute": numba.njit(lambda a: abs(a)),
+    "exp": numba.njit(lambda a: math.exp(a)),
+    "log": numba.njit(lambda a: math.log(a)),
+    "sqrt": numba.njit(lambda a: math.sqrt(a)),
+    "power": numba.njit(lambda a, b: math.pow(a, b)),
+}
+SCALE = 0.75
+
+
+def helper(w):
+    return SCALE * absolute(w) + 0.1
+
+
+def every_name(w, up, dw_min):
+    """Uses all of the vocabulary, a helper, a number of its module, and literals that float32 cannot hold."""
+    z = where(up, maximum(w, 0.1), minimum(w, -0.1))
+    return dw_min * (exp(-z / 3.3) + log(1.1 + z * z) - sqrt(helper(w)) + power(absolute(z), 1.7))
+
+
+def compiled(function):
+    return retarget(function, Target(NUMBA, number=np.float32, word=np.uint32, compile=numba.njit))
+
+
+def test_the_namespace_is_whole():
+    assert set(NUMBA) == set(vocabulary.NAMES)
+
+
+@pytest.mark.parametrize("family", DEVICES)
+def test_a_response_is_the_same_float32_on_both_targets(family):
+    device = family(dw_min=0.007, up_down=0.3)
+    if family.__name__ == "LinearStep":
+        device = family(dw_min=0.007, up_down=0.3, gamma_up=0.4, gamma_down=0.7)
+    kernel = compiled(family.response)
+    params = device.nominal()
+    w = torch.linspace(-1.0, 1.0, 101)
+    for up in (True, False):
+        given = {"dw_min": params["dw_up" if up else "dw_down"], **params}
+        names = family.response.__code__.co_varnames[2 : family.response.__code__.co_argcount]
+        scalars = [np.float32(given[name]) for name in names]
+        got = np.array([kernel(np.float32(v), up, *scalars) for v in w.numpy()])
+        # The planes of params are float32, as the kernel's arguments are.
+        planes = {k: torch.full_like(w, float(v)) for k, v in params.items()}
+        expected = step(family, w, torch.full(w.shape, up), planes).numpy()
+        # Numba fuses no multiplication with an addition here: equal to the last bit.
+        np.testing.assert_array_equal(got, expected)
+    assert [signature.return_type for signature in kernel.nopython_signatures] == [numba.float32]
+
+
+def test_all_of_the_vocabulary_stays_in_float32():
+    kernel = compiled(every_name)
+    w = torch.linspace(-2.0, 2.0, 41)
+    got = np.array([kernel(np.float32(v), up, np.float32(0.01)) for up in (True, False) for v in w.numpy()])
+    assert [s.return_type for s in kernel.nopython_signatures] == [numba.float32]
+    expected = torch.cat([every_name(w, torch.full(w.shape, up), 0.01) for up in (True, False)])
+    assert expected.dtype == torch.float32
+    # Each function is right to an ulp or two on either target, of terms up to 3.3 * dw_min.
+    np.testing.assert_allclose(got, expected.numpy(), rtol=0.0, atol=8 * 2.0**-23 * 0.033)
+
+
+def test_literals_alone_keep_float64():
+    # torch.where(condition, 0.3, -0.1) is float32 by itself, which once made a float64 device answer 0.30000001.
+    condition = torch.tensor([True, False])
+    assert where(condition, 0.3, -0.1).tolist() == [0.3, -0.1]
+    assert exp(0.5).item() == math.exp(0.5)
+    assert (torch.ones(2) * exp(0.5)).dtype == torch.float32
+
+
+def test_literals_are_narrowed_and_the_source_is_left_alone():
+    seen = []
+    before = every_name.__code__.co_consts
+    record = Target(NUMBA, number=lambda c: seen.append(c) or np.float32(c), word=np.uint32, compile=lambda f: f)
+    retarget(every_name, record)
+    assert sorted(seen) == [-0.1, 0.1, 0.1, 0.75, 1.1, 1.7, 3.3]
+    assert every_name.__code__.co_consts == before
+
+
+def no_import(w, up):
+    return math.tanh(w)
+
+
+def no_builtin(w, up):
+    return max(w, 0.0)
+
+
+def test_a_whole_number_widens_nothing():
+    # Numba's float32 * int64 is float64; torch's is float32.
+    def with_integers(w, up):
+        return (1 - w) * 2
+
+    kernel = compiled(with_integers)
+    assert kernel(np.float32(0.3), True) == ((1 - torch.tensor(0.3)) * 2).item()
+    assert [s.return_type for s in kernel.nopython_signatures] == [numba.float32]
+
+
+def test_a_closure_is_refused():
+    width = 0.1
+
+    def dead_zone(w, up):
+        return where(absolute(w) < width, 0.0, w)
+
+    with pytest.raises(NameError, match="dead_zone uses 'width' of an enclosing function"):
+        compiled(dead_zone)
+
+
+@pytest.mark.parametrize(("function", "name"), [(no_import, "math"), (no_builtin, "max")])
+def test_a_forbidden_name_is_refused(function, name):
+    with pytest.raises(NameError, match=f"{function.__name__} uses '{name}': a response may call only where, minimum"):
+        compiled(function)
