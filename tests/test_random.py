@@ -203,7 +203,11 @@ def test_seeds_of_replicas():
 
 @pytest.mark.parametrize(
     ("seed", "message"),
-    [([1, 2, 3], r"each of the 2 replicas, got 3"), (-1, r"\[0, 2\*\*63\), got \[-1, 0\]"), ([2**63, 0], r"\[0, 2\*\*63\)")],
+    [
+        ([1, 2, 3], r"each of the 2 replicas, got 3"),
+        (-1, r"\[0, 2\*\*63\), got \[-1, 0\]"),
+        ([2**63, 0], r"\[0, 2\*\*63\)"),
+    ],
 )
 def test_wrong_seeds(seed, message):
     with pytest.raises(ValueError, match=f"seed needs .*{message}"):

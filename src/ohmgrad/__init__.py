@@ -7,7 +7,7 @@ from ohmgrad.devices import presets
 from ohmgrad.nn import AnalogLinear, convert
 from ohmgrad.optim import AnalogOptimizer
 from ohmgrad.pulses.forms import Dense, LowRank, Outer
-from ohmgrad.pulses.settings import ExpectedUpdate
+from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 __version__ = "0.1.0"
 
@@ -20,6 +20,7 @@ __all__ = [
     "ExpectedUpdate",
     "LowRank",
     "Outer",
+    "PulsedUpdate",
     "TikiTaka",
     "Tile",
     "algorithms",

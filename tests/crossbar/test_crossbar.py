@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from exact import assert_bits, assert_within_ulps
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exact import assert_bits, assert_within_ulps
 from ohmgrad import Crossbar, Dense, ExpectedUpdate, LowRank, Outer
 from ohmgrad.devices import ConstantStep, Ideal, LinearStep, SoftBounds
 from ohmgrad.devices.presets import aihwkit_soft_bounds, asymmetric_linear
@@ -302,7 +302,9 @@ class TestRefusals:
         self.refuse(ValueError, r"weight needs .*got \(3,\)", lambda b: b.set_weight(gaussian(3)))
         self.refuse(ValueError, r"x needs .*got \(7, 2, 3\)", lambda b: b.pulse(gaussian(7, 2, 3), self.D, 0.1))
         self.refuse(
-            ValueError, r"values needs .*got \(1, 3\)", lambda b: b.write_columns(torch.tensor([0]), gaussian(1, 3), 0.1)
+            ValueError,
+            r"values needs .*got \(1, 3\)",
+            lambda b: b.write_columns(torch.tensor([0]), gaussian(1, 3), 0.1),
         )
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -1,7 +1,7 @@
 """Device-to-device variation, as aihwkit constructs its devices (reference 4.1).
 
-    b = w_max (1 + w_max_dtod xi1),  gain = 1 + dw_min_dtod xi3 or exp(dw_min_dtod xi3),  r = up_down_dtod xi4
-    dw_up = dw_min (gain + min(up_down, 0) + r),  dw_down = dw_min (gain - max(up_down, 0) - r),  all folded at 0
+b = w_max (1 + w_max_dtod xi1),  gain = 1 + dw_min_dtod xi3 or exp(dw_min_dtod xi3),  r = up_down_dtod xi4
+dw_up = dw_min (gain + min(up_down, 0) + r),  dw_down = dw_min (gain - max(up_down, 0) - r),  all folded at 0
 """
 
 import pytest

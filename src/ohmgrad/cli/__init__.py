@@ -25,7 +25,9 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def _ohmgrad(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Version.")
+    ] = False,
 ) -> None:
     """Train neural networks on simulated analog in-memory hardware, and learn why training stops short."""
 

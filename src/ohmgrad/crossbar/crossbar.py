@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.devices.base import Device, draw
+from ohmgrad.pulses import eager
 from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
-from ohmgrad.pulses.settings import ExpectedUpdate
+from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ class Crossbar(nn.Module):
     cycles: Tensor
     pulses: Tensor
     reads: Tensor
+    digital_memory: Tensor
+    persistent: Tensor
 
     def __init__(
         self,
         shape: tuple[int, int],
         *,
         device: Device | Sequence[Device],
-        update: ExpectedUpdate | None = None,
+        update: ExpectedUpdate | PulsedUpdate | None = None,
         seed: int | Sequence[int] = 0,
         replicas: Sequence[int] = (),
         weight: Tensor | None = None,
@@ -79,11 +83,11 @@ class Crossbar(nn.Module):
         self.update = update or ExpectedUpdate()
         self.shape = (int(shape[0]), int(shape[1]))
         self.replicas = tuple(replicas)
-        self.digital_memory = 0
         seeds = random.seed_tensor(seed, self.replicas)
         self.register_buffer("seed", seeds)
         self.register_buffer("cycles", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("digital_memory", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
@@ -94,6 +98,9 @@ class Crossbar(nn.Module):
             else:
                 self._numbers[name] = float(value)
         self.register_buffer("weight", torch.zeros(*self.replicas, *self.shape, dtype=dtype))
+        if self.device_model.write_noise:
+            # What the pulses act on; the visible weight is this plus write noise.
+            self.register_buffer("persistent", self.weight.clone())
         if weight is not None:
             self.set_weight(weight)
 
@@ -105,14 +112,15 @@ class Crossbar(nn.Module):
     @property
     def counters(self) -> Counters:
         """Cycles, pulses, reads and digital memory so far."""
-        return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), self.digital_memory)
+        return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), int(self.digital_memory))
 
     @torch.no_grad()
     def set_weight(self, weight: Tensor) -> None:
         """Program a state directly, (*replica, out, in) or (out, in); clipped to the devices' bounds."""
         self._check("weight", weight, *self.shape)
-        self.weight.copy_(weight)
-        self._clip()
+        low, high = self._bounds(self.params)
+        self._state.copy_(torch.clamp(weight, low, high))
+        self._show(torch.ones_like(self.weight, dtype=torch.bool))
 
     def read(self, x: Tensor) -> Tensor:
         """W x for each row of x: (*replica, batch, in) to (*replica, batch, out)."""
@@ -145,14 +153,16 @@ class Crossbar(nn.Module):
         if not abs(float(lr)) < float("inf"):
             raise ValueError(f"lr needs a finite number, got {lr}")
         self._check_update(update)
-        self.digital_memory = max(self.digital_memory, update.digital_memory)
-        if self.update.per_sample:
-            outer = update.as_outer()
+        self.digital_memory.clamp_(min=update.digital_memory)
+        outer = update.as_outer()
+        if isinstance(self.update, PulsedUpdate):
+            self._pulse(outer, float(lr))
+        elif self.update.per_sample:
             for i in range(outer.x.shape[-2]):
                 sample = outer.d[..., i, :, None] * outer.x[..., i, None, :]
                 self._move(-lr * sample, slice(None), n_cycles=1)
         else:
-            n_cycles = update.as_outer().x.shape[-2]
+            n_cycles = outer.x.shape[-2]
             if n_cycles:
                 self._move(-lr * update.as_dense(), slice(None), n_cycles)
 
@@ -160,31 +170,80 @@ class Crossbar(nn.Module):
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
         self._check("values", values, len(columns), self.shape[0])
-        self._move(lr * values.mT, columns, n_cycles=len(columns))
+        if isinstance(self.update, PulsedUpdate):
+            one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
+            one_hot[torch.arange(len(columns)), columns] = 1.0
+            self._pulse(Outer(values, one_hot), -float(lr))
+        else:
+            self._move(lr * values.mT, columns, n_cycles=len(columns))
+
+    def _pulse(self, outer: Outer, lr: float) -> None:
+        """Pulse trains, replica by replica."""
+        assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
+        n, n_replicas = [], self.seed.numel()
+        planes = {k: v.reshape(-1, *self.shape) for k, v in self.params.items() if isinstance(v, Tensor)}
+        x, d = (t.expand(*self.replicas, *t.shape[-2:]).reshape(n_replicas, *t.shape[-2:]) for t in (outer.x, outer.d))
+        for r, (w, seed) in enumerate(zip(self._state.view(-1, *self.shape), self.seed.flatten(), strict=True)):
+            n.append(
+                eager.pulse(
+                    w,
+                    x[r],
+                    d[r],
+                    lr,
+                    device=self.device_model,
+                    params=self._numbers | {k: plane[r] for k, plane in planes.items()},
+                    settings=self.update,
+                    seed=int(seed),
+                    cycle=int(self.cycles),
+                )
+            )
+        counts = torch.stack(n).reshape(self.weight.shape)
+        self._show(counts > 0)
+        self.pulses.add_(counts.sum((-2, -1)))
+        self.cycles.add_(outer.x.shape[-2])
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
         """Expected update of some columns by delta, (*replica, out, n)."""
+        assert isinstance(self.update, ExpectedUpdate)  # write() saw to it; said for the type checker
         params = {
             k: v[..., columns] if isinstance(v, Tensor) and v.shape[-1] > 1 else v for k, v in self.params.items()
         }
-        w = self.weight[..., columns]
+        w = self._state[..., columns]
+        delta = delta.expand_as(w)
         change = expected_increment(
-            w,
-            delta.expand_as(w),
-            self.device_model,
-            params,
-            settings=self.update,
-            seed=self.seed,
-            cycle=self.cycles,
+            w, delta, self.device_model, params, settings=self.update, seed=self.seed, cycle=self.cycles
         )
-        low, high = (torch.as_tensor(params[k], dtype=w.dtype, device=w.device) for k in ("w_min", "w_max"))
-        self.weight[..., columns] = torch.clamp(w + change, low, high)
+        self._state[..., columns] = torch.clamp(w + change, *self._bounds(params))
+        if self.device_model.write_noise:
+            moved = torch.zeros_like(self.weight, dtype=torch.bool)
+            moved[..., columns] = delta != 0
+            self._show(moved)
         self.pulses.add_(delta.abs().sum((-2, -1), dtype=torch.float64) / self.device_model.granularity)
         self.cycles.add_(n_cycles)
 
-    def _clip(self) -> None:
-        low, high = (torch.as_tensor(self.params[k], dtype=self.weight.dtype) for k in ("w_min", "w_max"))
-        self.weight.clamp_(low.to(self.weight.device), high.to(self.weight.device))
+    @property
+    def _state(self) -> Tensor:
+        """What pulses act on: the weight, or the persistent state behind a weight with write noise."""
+        return self.persistent if self.device_model.write_noise else self.weight
+
+    def _show(self, moved: Tensor) -> None:
+        """Draw the write noise anew where a device moved: weight = persistent + write_noise dw_min xi."""
+        model = self.device_model
+        if model.write_noise:
+            xi = random.normal_plane(self.seed, (random.Stream.WRITE, self.cycles), *self.shape, self.weight.dtype)
+            self.weight.copy_(torch.where(moved, self.persistent + model.write_noise * model.dw_min * xi, self.weight))
+
+    def _bounds(self, params: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
+        low, high = (torch.as_tensor(params[k]).to(self.weight) for k in ("w_min", "w_max"))
+        return low, high
+
+    def _load_from_state_dict(  # type: ignore[override]  # torch passes the rest by position
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        weight = state_dict.get(f"{prefix}weight")
+        if isinstance(weight, Tensor) and not torch.isfinite(weight).all():
+            raise ValueError(f"{prefix}weight of the state dict needs finite numbers, got NaN or infinity")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _count_reads(self, vectors: Tensor) -> None:
         self.reads.add_(vectors.shape[-2] if vectors.dim() > 1 else 1)

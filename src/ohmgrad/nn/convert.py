@@ -11,7 +11,7 @@ from ohmgrad import random
 from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.devices.base import Device
 from ohmgrad.nn.linear import AnalogLinear
-from ohmgrad.pulses.settings import ExpectedUpdate
+from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 LAYERS: dict[type[nn.Module], type[AnalogLinear]] = {nn.Linear: AnalogLinear}
 
@@ -21,7 +21,7 @@ def convert(
     *,
     device: Device | Sequence[Device],
     algorithm: Algorithm | None = None,
-    update: ExpectedUpdate | None = None,
+    update: ExpectedUpdate | PulsedUpdate | None = None,
     seed: int | Sequence[int] = 0,
     replicas: bool | None = None,
 ) -> nn.Module:

@@ -12,7 +12,7 @@ from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.crossbar.tile import Algorithm, Tile
 from ohmgrad.devices.base import Device
 from ohmgrad.nn.function import read
-from ohmgrad.pulses.settings import ExpectedUpdate
+from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 
 class AnalogLinear(nn.Module):
@@ -42,7 +42,7 @@ class AnalogLinear(nn.Module):
         *,
         device: Device | Sequence[Device],
         algorithm: Algorithm | None = None,
-        update: ExpectedUpdate | None = None,
+        update: ExpectedUpdate | PulsedUpdate | None = None,
         seed: int | Sequence[int] = 0,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,

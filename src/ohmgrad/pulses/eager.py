@@ -36,29 +36,26 @@ def pulse(
     settings: PulsedUpdate,
     seed: int,
     cycle: int,
-    crosspoint_counts: Tensor | None = None,
-) -> float:
+) -> Tensor:
     """Apply a mini-batch of pulse trains to w, (out, in), in place.
 
     Args:
         x, d: (batch, in) and (batch, out); w moves by -lr * d x' in the mean.
         params: every element's parameters, numbers or planes (out, in).
         seed, cycle: of this crossbar, and the number of cycles before this mini-batch.
-        crosspoint_counts: (out, in) int32; pulses are added to it.
 
     Returns:
-        Number of pulses.
+        Pulses at each crosspoint, (out, in) int64.
     """
     t = trains(x, d, lr, device.granularity, settings, seed, cycle)
-    total = 0.0
+    total = torch.zeros_like(w, dtype=torch.int64)
+    rows = torch.arange(len(w), device=w.device).reshape(-1, 1)
     for i in range(len(x)):
         n = counts(i, t, settings, seed, cycle + i)
         up = (d[i, :, None] < 0) ^ (x[i, None, :] < 0) ^ (lr < 0)
-        key = random.fold(random.root(seed, random.Stream.PULSE, cycle + i), torch.arange(len(w)).reshape(-1, 1))
+        key = random.fold(random.root(seed, random.Stream.PULSE, cycle + i), rows)
         _train(w, n, up, device, params, settings, key)
-        total += float(n.sum())
-        if crosspoint_counts is not None:
-            crosspoint_counts += n.to(crosspoint_counts.dtype)
+        total += n
     return total
 
 
@@ -68,10 +65,10 @@ def _train(
     """The pulses of one sample: those that can, at once; the others one by one."""
     sigma = device.dw_min_ctoc
     low, high, dw_up, dw_down = (
-        torch.as_tensor(params[k], dtype=w.dtype) for k in ("w_min", "w_max", "dw_up", "dw_down")
+        torch.as_tensor(params[k], dtype=w.dtype, device=w.device) for k in ("w_min", "w_max", "dw_up", "dw_down")
     )
     dw = torch.where(up, dw_up, dw_down)
-    columns = torch.arange(w.shape[-1])
+    columns = torch.arange(w.shape[-1], device=w.device)
     left = n.clone()
     if settings.merge and device.is_affine:
         (c_up, s_up), (c_down, s_down) = affine(device, params, w)

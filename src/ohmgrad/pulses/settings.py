@@ -44,13 +44,11 @@ class PulsedUpdate:
         update_management: share the amplitude between rows and columns so that neither side saturates early (`UM`).
         bit_length_management: only as many slots as the largest product needs; implies update management (`UBLM`).
         train: "stochastic": one Bernoulli draw for each line and slot, shared along the line. "mean-count": at each
-            crosspoint, the mean number of coincidences, rounded at random. "deterministic": the same, rounded to nearest.
+            crosspoint, the mean number of coincidences, rounded at random. "deterministic": that, rounded to nearest.
         resolution: step in which a line's probability is given (`res`), 0 for no steps.
         stochastic_rounding: round probabilities to those steps at random (`sto_round`).
         merge: let the pulses of one train at one crosspoint act at once, where the device's response is affine and
             theory says that the law stays the same; False applies all pulses one by one.
-        count_per_crosspoint: count pulses at each crosspoint, for endurance.
-        backend: "cpu" (compiled by Numba), "gpu" (by Triton) or "eager" (torch, slow and plain); "auto" goes by device.
 
     Raises:
         ValueError: a value breaks its rule.
@@ -63,8 +61,6 @@ class PulsedUpdate:
     resolution: float = 0.0
     stochastic_rounding: bool = False
     merge: bool = True
-    count_per_crosspoint: bool = False
-    backend: Literal["auto", "cpu", "gpu", "eager"] = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.bit_length <= 65535:
@@ -73,8 +69,6 @@ class PulsedUpdate:
             raise ValueError(f"PulsedUpdate needs a train of {', '.join(TRAINS)}, got {self.train!r}")
         if not 0.0 <= self.resolution <= 1.0 or math.isnan(self.resolution):
             raise ValueError(f"PulsedUpdate needs resolution in [0, 1], got {self.resolution}")
-        if self.backend not in ("auto", "cpu", "gpu", "eager"):
-            raise ValueError(f"PulsedUpdate needs backend auto, cpu, gpu or eager, got {self.backend!r}")
 
 
 TRAINS = ("stochastic", "mean-count", "deterministic")

@@ -63,8 +63,8 @@ def line_bits(p: Tensor, length: int, seed: int, stream: Stream, cycle: int) -> 
 
     A bit is set where a 32-bit word is at most p 2**32 - 1, so that p = 1 always fires.
     """
-    key = random.fold(random.root(seed, stream, cycle), torch.arange(length).reshape(length, 1))
-    words = random.bits(*key, torch.arange(len(p)))
+    key = random.fold(random.root(seed, stream, cycle), torch.arange(length, device=p.device).reshape(length, 1))
+    words = random.bits(*key, torch.arange(len(p), device=p.device))
     return (torch.as_tensor(words) <= (p.double() * 2.0**32 - 1.0).long()) & (p > 0.0)
 
 
@@ -78,8 +78,10 @@ def counts(sample: int, t: Trains, settings: PulsedUpdate, seed: int, cycle: int
     mean = length * (p_d.double()[:, None] * p_x.double()[None, :])
     if settings.train == "deterministic":
         return torch.floor(mean + 0.5).long()
-    place = random.fold(random.root(seed, Stream.COUNT, cycle), torch.arange(len(p_d)).reshape(-1, 1))
-    u = random.uniform(random.bits(*place, torch.arange(len(p_x))), torch.float64)
+    place = random.fold(
+        random.root(seed, Stream.COUNT, cycle), torch.arange(len(p_d), device=p_d.device).reshape(-1, 1)
+    )
+    u = random.uniform(random.bits(*place, torch.arange(len(p_x), device=p_x.device)), torch.float64)
     return torch.floor(mean + u).long()
 
 
@@ -92,7 +94,7 @@ def _round(p: Tensor, settings: PulsedUpdate, seed: int, stream: Stream, cycle: 
     steps = p / settings.resolution
     if settings.stochastic_rounding:
         rows = [random.fold(random.root(seed, stream, cycle + i), 0xFFFFFFFF) for i in range(len(p))]
-        words = [random.bits(*key, torch.arange(p.shape[-1])) for key in rows]
+        words = [random.bits(*key, torch.arange(p.shape[-1], device=p.device)) for key in rows]
         u = torch.stack([random.uniform(word, torch.float64) for word in words]) if words else steps
         return (torch.floor(steps + u) * settings.resolution).clamp(max=1.0)
     return (torch.floor(steps + 0.5) * settings.resolution).clamp(max=1.0)
