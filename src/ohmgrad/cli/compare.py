@@ -59,16 +59,18 @@ def compare(
     """Train one network digitally, by Analog SGD and by Tiki-Taka on the same device, and say what happened."""
     if data not in DATASETS:
         raise ValueError(f"--data needs one of {', '.join(DATASETS)}, got {data!r}")
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"--device needs cpu{', or cuda' * torch.cuda.is_available()}, got {device!r}")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"--device needs cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda needs a GPU that torch can use: torch.cuda.is_available() is False here")
     if seeds < 1 or seed < 0:
         raise ValueError(f"--seeds needs at least 1 and --seed at least 0, got {seeds} and {seed}")
     given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "activation": activation}
     options = DEFAULTS[data] | {k: v for k, v in given.items() if v is not None}
     if hidden is not None:
-        options["hidden"] = tuple(_whole(size) for size in hidden.split(",") if size)
+        options["hidden"] = tuple(_whole(size) for size in hidden.split(",") if size.strip())
     settings = CompareSettings(
-        methods=tuple(m for m in methods.split(",") if m),
+        methods=tuple(m.strip() for m in methods.split(",") if m.strip()),
         device=_device(device_model, tau, {"w_min": w_min, "w_max": w_max, "dw_min": dw_min}, parameter or []),
         tiki_taka=TikiTaka(fast_lr=fast_lr, scale_fast_lr=False, transfer_lr=transfer_lr, gamma=gamma, n_reads=None),
         seeds=tuple(range(seed, seed + seeds)),
@@ -79,8 +81,9 @@ def compare(
         if threads is not None and threads < 1:
             raise ValueError(f"--threads needs at least 1, got {threads}")
         torch.set_num_threads(threads or 1)
-    make_directory(out)
     dataset = load(data, data_dir)
+    settings.need_a_batch(dataset)
+    make_directory(out)
     console = Console()
     with _progress(console) as progress:
         tasks: dict[str, Any] = {}
@@ -92,9 +95,7 @@ def compare(
 
         curves = run(settings, dataset, device, on_step)
     summary = summarize(settings, curves)
-    console.print(report.table(summary, seeds))
     sentence = report.conclusion(summary, device_model)
-    console.print(sentence)
     results = {
         "methods": summary,
         "conclusion": sentence,
@@ -106,7 +107,10 @@ def compare(
     title = f"{data}, {device_model}: mean and range of {seeds} seed{'s' * (seeds > 1)}"
     report.draw(out / "compare.png", curves, summary, title)
     write_json(out / "results.json", results)
-    console.print(f"Written: {out / 'results.json'}, {out / 'curves.csv'}, {out / 'compare.png'}")
+    console.print(report.table(summary, seeds))
+    console.print(sentence, markup=False)
+    files = ", ".join(str(out / name) for name in ("results.json", "curves.csv", "compare.png"))
+    console.print(f"Written: {files}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _device(name: str, tau: float | None, bounds: dict[str, float | None], parameters: list[str]) -> Device:

@@ -234,7 +234,8 @@ class Crossbar(nn.Module):
             self.weight.copy_(torch.where(moved, self.persistent + model.write_noise * model.dw_min * xi, self.weight))
 
     def _bounds(self, params: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
-        low, high = (torch.as_tensor(params[k]).to(self.weight) for k in ("w_min", "w_max"))
+        like = {"dtype": self.weight.dtype, "device": self.weight.device}
+        low, high = (torch.as_tensor(params[k], **like) for k in ("w_min", "w_max"))
         return low, high
 
     def _load_from_state_dict(  # type: ignore[override]  # torch passes the rest by position

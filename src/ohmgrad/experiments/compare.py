@@ -6,6 +6,7 @@ gradient noise and asymmetry set, Tiki-Taka does not. The seeds of a method trai
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -156,15 +157,19 @@ def _train(method: str, settings: CompareSettings, data: Dataset, device: str, o
             started = time.perf_counter()
             for i, (xb, yb) in enumerate(_batches(x, y, seeds, epoch, settings.batch_size)):
                 optimizer.zero_grad()
-                replica_loss(model(xb), yb).sum().backward()
-                optimizer.step()
+                loss = replica_loss(model(xb), yb)
+                loss.sum().backward()
+                try:
+                    optimizer.step()
+                except ValueError:
+                    _need_finite(loss, method, epoch)
+                    raise
                 on_step(method, (epoch - 1) * n_batches + i + 1, settings.epochs * n_batches)
             schedule.step()
             seconds += time.perf_counter() - started
         for name, value in _measure(model, x, y, x_test, y_test, seeds, settings.batch_size).items():
             curves[name].append(value)
-        if not torch.isfinite(curves["train_loss"][-1]).all():
-            raise ValueError(f"{method} diverged in epoch {epoch}: its loss is no longer finite; try a smaller lr")
+        _need_finite(curves["train_loss"][-1], method, epoch)
     bars = [bar for m in model.modules() if isinstance(m, Tile) for bar in m.crossbars]
     pulses = torch.stack([bar.counters.pulses for bar in bars]).sum(0)
     return Curves(**curves, cycles=sum(b.counters.cycles for b in bars), pulses=pulses, seconds=seconds)
@@ -219,6 +224,12 @@ def _measure(
     }
 
 
+def _need_finite(loss: Tensor, method: str, epoch: int) -> None:
+    if not torch.isfinite(loss).all():
+        raise ValueError(f"{method} diverged in epoch {epoch}: its loss is no longer finite; try a smaller lr") from None
+
+
 def _mean_and_std(values: Tensor) -> dict[str, float]:
+    """Of one seed the spread is not known: NaN, null in results.json."""
     values = values.double()
-    return {"mean": float(values.mean()), "std": float(values.std()) if len(values) > 1 else 0.0}
+    return {"mean": float(values.mean()), "std": float(values.std()) if len(values) > 1 else math.nan}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ SERIES = ("train_loss", "test_accuracy", "floor_measured", "floor_predicted", "f
 
 def table(summary: dict[str, dict[str, Any]], n_seeds: int) -> Table:
     """One column for each method, one row for each figure."""
-    view = Table(title=f"mean ± standard deviation over {n_seeds} seed{'s' * (n_seeds > 1)}")
+    view = Table(title=f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed")
     view.add_column("")
     for method in summary:
         view.add_column(LABELS[method], justify="right")
@@ -28,8 +29,11 @@ def table(summary: dict[str, dict[str, Any]], n_seeds: int) -> Table:
     def row(label: str, show: Callable[[dict[str, Any]], str]) -> None:
         view.add_row(label, *(show(s) for s in summary.values()))
 
-    row("training loss", lambda s: f"{s['train_loss']['mean']:.4f} ± {s['train_loss']['std']:.4f}")
-    row("test accuracy (%)", lambda s: f"{s['test_accuracy']['mean']:.2f} ± {s['test_accuracy']['std']:.2f}")
+    def spread(value: dict[str, float], digits: int) -> str:
+        return f"{value['mean']:.{digits}f}" + f" ± {value['std']:.{digits}f}" * (n_seeds > 1)
+
+    row("training loss", lambda s: spread(s["train_loss"], 4))
+    row("test accuracy (%)", lambda s: spread(s["test_accuracy"], 2))
     if "digital" in summary:
         accuracy = summary["digital"]["test_accuracy"]["mean"]
         row("points from digital", lambda s: f"{s['test_accuracy']['mean'] - accuracy:+.2f}")
@@ -47,22 +51,34 @@ def conclusion(summary: dict[str, dict[str, Any]], device: str) -> str:
     if not {"digital", "analog-sgd", "tiki-taka"} <= set(summary):
         return "Run with the methods digital, analog-sgd and tiki-taka for a conclusion."
     digital, sgd, tiki = (summary[m] for m in ("digital", "analog-sgd", "tiki-taka"))
-    loss_ratio = sgd["train_loss"]["mean"] / digital["train_loss"]["mean"]
-    sgd_gap = digital["test_accuracy"]["mean"] - sgd["test_accuracy"]["mean"]
-    tiki_gap = digital["test_accuracy"]["mean"] - tiki["test_accuracy"]["mean"]
-    stalls = sgd_gap >= 3.0 or loss_ratio >= 3.0
-    recovers = tiki_gap <= 1.5
+    sgd_gap, tiki_gap = (digital["test_accuracy"]["mean"] - s["test_accuracy"]["mean"] for s in (sgd, tiki))
+    sgd_ratio, tiki_ratio = (_ratio(s["train_loss"]["mean"], digital["train_loss"]["mean"]) for s in (sgd, tiki))
+    stalls = sgd_gap >= 3.0 or sgd_ratio >= 3.0
+    keeps_up = tiki_gap <= 1.5 and tiki_ratio < 3.0
     first = (
         f"On {device}, Analog SGD {'stalls' if stalls else 'does not stall'}: its training loss ends at "
-        f"{loss_ratio:.1f} times that of digital SGD and its test accuracy {_gap(sgd_gap)}, "
+        f"{sgd_ratio:.1f} times that of digital SGD and its test accuracy {_gap(sgd_gap)}, "
         f"at a squared gradient norm of {sgd['floor_measured']:.1e} where theory predicts {sgd['floor_predicted']:.1e}"
     )
-    second = f"Tiki-Taka on the same device {'closes the gap' if recovers else 'does not close the gap'}"
-    return f"{first}; {second}: its test accuracy is {_gap(tiki_gap)}."
+    good, bad = ("closes the gap", "does not close the gap") if stalls else ("keeps up", "falls behind")
+    return (
+        f"{first}; Tiki-Taka on the same device {good if keeps_up else bad}: "
+        f"{tiki_ratio:.1f} times the loss, and an accuracy {_gap(tiki_gap)}."
+    )
+
+
+def _ratio(loss: float, reference: float) -> float:
+    return loss / reference if reference else (1.0 if loss == 0.0 else math.inf)
 
 
 def _gap(points: float) -> str:
-    return f"{abs(points):.1f} points {'below' if points > 0 else 'above'}"
+    """Points from digital SGD, as far as the sentence shows them.
+
+    >>> _gap(2.87), _gap(-0.28), _gap(0.04)
+    ('2.9 points below', '0.3 points above', 'equal')
+    """
+    shown = f"{abs(points):.1f}"
+    return "equal" if shown == "0.0" else f"{shown} points {'below' if points > 0 else 'above'}"
 
 
 def write_curves(path: Path, curves: dict[str, Curves], seeds: tuple[int, ...]) -> None:
@@ -104,8 +120,8 @@ def draw(path: Path, curves: dict[str, Curves], summary: dict[str, dict[str, Any
     best = max(float(c.test_accuracy[-1].max()) for c in curves.values())
     worst = min(float(c.test_accuracy[-1].min()) for c in curves.values())
     axes[1].set_ylim(worst - 1.5 * max(best - worst, 2.0), best + 1.0)
-    if "analog-sgd" in curves:
-        predicted = summary["analog-sgd"]["floor_predicted"]
+    predicted = summary.get("analog-sgd", {}).get("floor_predicted", 0.0)
+    if predicted > 0.0:  # a symmetric device has no floor, and a log axis no zero
         axes[2].axhline(predicted, color=COLORS["analog-sgd"], linestyle="--", linewidth=1.4)
         axes[2].annotate(
             "floor predicted for Analog SGD",
