@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from quadratic import gaussian_noise, rest
 
 from chance import assert_mean
 from ohmgrad import AnalogSGD, Dense, TikiTaka, Tile
 from ohmgrad.devices import Ideal, SoftBounds
 from ohmgrad.devices.presets import asymmetric_linear
-from quadratic import gaussian_noise, rest
 
 
 def tiki_taka(fast_lr: float, transfer_lr: float, gamma: float = 0.0) -> TikiTaka:

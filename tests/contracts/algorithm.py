@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from exact import assert_bits, assert_within_ulps
 from torch import Tensor
 
+from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogSGD, Dense, ExpectedUpdate, LowRank, Outer, TikiTaka, Tile
 from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.devices import Ideal

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from exact import assert_within_ulps
 from torch import Tensor
 
+from exact import assert_within_ulps
 from ohmgrad import Crossbar, Dense
 from ohmgrad.devices import ConstantStep, Device, Ideal, LinearStep, SoftBounds
 from ohmgrad.devices.base import draw

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from exact import assert_bits, assert_within_ulps
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exact import assert_bits, assert_within_ulps
 from ohmgrad import Crossbar, Dense, ExpectedUpdate, LowRank, Outer
 from ohmgrad.devices import ConstantStep, Ideal, LinearStep, SoftBounds
 from ohmgrad.devices.presets import aihwkit_soft_bounds, asymmetric_linear

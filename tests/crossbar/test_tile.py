@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from exact import assert_bits, assert_within_ulps
 
+from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogSGD, Dense, ExpectedUpdate, LowRank, Outer, TikiTaka, Tile
 from ohmgrad.crossbar.tile import MARK, State
 from ohmgrad.devices import Ideal

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from quadratic import Rest, gaussian_noise, rest
 from scipy import optimize, stats
 
 from chance import assert_mean
@@ -21,7 +22,6 @@ from ohmgrad import AnalogSGD
 from ohmgrad.devices import ConstantStep, Ideal, SoftBounds
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.theory import asymmetry, asymptotic_error, balanced_gradient, saturation
-from quadratic import Rest, gaussian_noise, rest
 
 
 @given(share=st.floats(-0.99, 0.99), tau=st.floats(0.01, 100.0))

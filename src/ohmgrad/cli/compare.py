@@ -28,6 +28,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 DEFAULTS["fashion-mnist"] = DEFAULTS["mnist"]
 
 
+def _help(text: str, name: str) -> str:
+    """That text with the defaults, which depend on the data."""
+    shown = (",".join(map(str, v)) if isinstance(v := DEFAULTS[d][name], tuple) else v for d in ("digits", "mnist"))
+    return "{} (default: {}; MNIST and Fashion: {})".format(text, *shown)
+
+
 def compare(
     data: Annotated[str, Option(help=f"Data set: {', '.join(DATASETS)}.")] = "digits",
     data_dir: Annotated[Path | None, Option(help="Directory of the data files; else OHMGRAD_DATA.")] = None,
@@ -40,13 +46,15 @@ def compare(
         list[str] | None, Option(help="Any other device parameter, NAME=VALUE; may be repeated.")
     ] = None,
     methods: Annotated[str, Option(help="Methods, with commas between.")] = ",".join(METHODS),
-    epochs: Annotated[int | None, Option(help="Passes over the training data.")] = None,
+    epochs: Annotated[int | None, Option(help=_help("Passes over the training data.", "epochs"))] = None,
     seeds: Annotated[int, Option(help="Number of seeds, trained side by side.")] = 3,
     seed: Annotated[int, Option(help="First seed.")] = 0,
-    lr: Annotated[float | None, Option(help="Learning rate of all methods.")] = None,
-    batch_size: Annotated[int | None, Option(help="Samples of a mini-batch.")] = None,
-    hidden: Annotated[str | None, Option(help="Sizes of the hidden layers, with commas between.")] = None,
-    activation: Annotated[str | None, Option(help="tanh, sigmoid or relu.")] = None,
+    lr: Annotated[float | None, Option(help=_help("Learning rate of all methods.", "lr"))] = None,
+    batch_size: Annotated[int | None, Option(help=_help("Samples of a mini-batch.", "batch_size"))] = None,
+    hidden: Annotated[
+        str | None, Option(help=_help("Sizes of the hidden layers, with commas between.", "hidden"))
+    ] = None,
+    activation: Annotated[str | None, Option(help=_help("tanh, sigmoid or relu.", "activation"))] = None,
     fast_lr: Annotated[float, Option(help="Tiki-Taka: step of the fast crossbar, absolute.")] = 0.1,
     transfer_lr: Annotated[float, Option(help="Tiki-Taka: step of a transfer, times the learning rate.")] = 1.0,
     gamma: Annotated[float, Option(help="Tiki-Taka: share of the fast crossbar in the weight.")] = 0.0,
@@ -78,8 +86,8 @@ def compare(
     )
     # On matrices of a few thousand numbers a second thread costs more than it brings.
     if threads is not None or data == "digits":
-        if threads is not None and threads < 1:
-            raise ValueError(f"--threads needs at least 1, got {threads}")
+        if threads is not None and not 1 <= threads <= 1024:
+            raise ValueError(f"--threads needs 1 ... 1024, got {threads}")
         torch.set_num_threads(threads or 1)
     dataset = load(data, data_dir)
     settings.need_a_batch(dataset)

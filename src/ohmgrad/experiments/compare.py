@@ -226,7 +226,9 @@ def _measure(
 
 def _need_finite(loss: Tensor, method: str, epoch: int) -> None:
     if not torch.isfinite(loss).all():
-        raise ValueError(f"{method} diverged in epoch {epoch}: its loss is no longer finite; try a smaller lr") from None
+        raise ValueError(
+            f"{method} diverged in epoch {epoch}: its loss is no longer finite; try a smaller lr"
+        ) from None
 
 
 def _mean_and_std(values: Tensor) -> dict[str, float]:
