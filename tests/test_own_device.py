@@ -121,7 +121,7 @@ def test_on_another_compiler(family):
 def test_its_own_values_are_checked(family):
     with pytest.raises(ValueError, match="DeadZone needs a finite number for width, got nan"):
         family(width=math.nan)
-    with pytest.raises(ValueError, match="DeadZone needs width_dtod >= 0, got -0.5"):
+    with pytest.raises(ValueError, match=r"DeadZone needs width_dtod >= 0, got -0\.5"):
         family(width_dtod=-0.5)
 
 
@@ -133,5 +133,5 @@ def test_a_misspelt_parameter_is_named_at_once(tmp_path):
         exec(source, scope)
     finally:
         del sys.modules["misspelt"]
-    with pytest.raises(ValueError, match="DeadZone.response takes 'widht', which is no field of DeadZone"):
+    with pytest.raises(ValueError, match=r"DeadZone\.response takes 'widht', which is no field of DeadZone"):
         scope["DeadZone"]()

@@ -57,7 +57,8 @@ def test_columns_are_transferred_in_turn(n_reads, every, columns):
 
 
 def test_the_fast_crossbar_holds_what_the_slow_one_lacks():
-    # E9. With gamma and a slow crossbar that hardly moves, W + gamma P comes to rest at the optimum: P = (w* - W) / gamma.
+    # E9. With gamma and a slow crossbar that hardly moves, W + gamma P comes to rest at the optimum: P is what W lacks
+    # over gamma.
     weight = torch.tensor([[0.1, -0.2]], dtype=torch.float64)
     tile = Tile(weight, algorithm=tiki_taka(0.5, 1e-18, gamma=0.4), crossbar={"device": Ideal()})
     for _ in range(200):
@@ -76,8 +77,9 @@ def bias(algorithm, device, seed: int, lr: float, start: float = 0.0) -> torch.T
 
 
 def test_its_bias_shrinks_and_that_of_analog_sgd_does_not(seed):
-    # E7. Analog SGD: -0.08 whatever lr. Tiki-Taka, both steps down by 4: half the bias, which goes as sqrt(fast_lr), for
-    # the modulus of the noise that is left on P. n = 10,000 runs see 0.004 in that difference; it is 0.008 if nothing shrinks.
+    # E7. Analog SGD: -0.08 whatever lr. Tiki-Taka, both steps down by 4: half the bias, as sqrt(fast_lr), for
+    # so does the modulus of the noise left on P. n = 10,000 runs see 0.004 in that difference; if nothing shrank it
+    # would be 0.008.
     device = asymmetric_linear()
     sgd = {lr: bias(AnalogSGD(), device, seed, lr) for lr in (0.04, 0.01)}
     assert sgd[0.01].mean().item() == pytest.approx(sgd[0.04].mean().item(), rel=0.02)
@@ -87,9 +89,9 @@ def test_its_bias_shrinks_and_that_of_analog_sgd_does_not(seed):
 
 
 def test_an_offset_of_the_symmetric_point_biases_it_again(seed):
-    # E8. Responses (1 + c)(1 - w), (1 - c)(1 + w): G / F = -c at P = 0, where P rests only if the gradient is c E|g|: a
-    # bias of c sigma sqrt(2 / pi), which no step size mends. An up_down of 2 c / (1 + c) is that ratio of steps. The term
-    # of order sqrt(lr) is taken out. n = 10,000 runs see 0.003, 13 % of it.
+    # E8. Responses (1 + c)(1 - w), (1 - c)(1 + w): G / F = -c at P = 0, where P rests only if the gradient is c E|g|:
+    # a bias of c sigma sqrt(2 / pi), which no step size mends. An up_down of 2 c / (1 + c) is that ratio of steps. The
+    # term of order sqrt(lr) is taken out. n = 10,000 runs see 0.003, 13 % of it.
     c = 0.1
     device = SoftBounds(up_down=2.0 * c / (1.0 + c))
     expected = c * SIGMA * math.sqrt(2.0 / math.pi)

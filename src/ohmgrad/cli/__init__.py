@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ohmgrad import __version__
-from ohmgrad.cli.compare import compare
+from ohmgrad.cli import compare
 
 # typer brings its own copy of click in newer versions; its base class of all usage errors is public only so.
 ClickError: Any = typer.BadParameter.__mro__[2]
 
+INTERRUPTED = 130  # what newer versions of typer return themselves
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-app.command()(compare)
+app.command()(compare.compare)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -39,8 +41,7 @@ def main() -> None:
     except ClickError as error:
         code = _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        print("ohmgrad: interrupted", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = _fail(f"{where}{error.strerror or error}")
@@ -51,6 +52,8 @@ def main() -> None:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         code = _fail("out of memory: the network or the data do not fit")
+    if code == INTERRUPTED:
+        print("ohmgrad: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Option
 
+from ohmgrad import __version__
 from ohmgrad.algorithms import TikiTaka
 from ohmgrad.devices import Device, catalog
 from ohmgrad.experiments.compare import METHODS, CompareSettings, run, summarize
@@ -109,7 +110,12 @@ def compare(
         "conclusion": sentence,
         "settings": {"data": data, "device_model": device_model, "device": device, **_plain(settings)},
         "seeds": list(settings.seeds),
-        "versions": {"torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version()},
+        "versions": {
+            "ohmgrad": __version__,
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "python": platform.python_version(),
+        },
     }
     report.write_curves(out / "curves.csv", curves, settings.seeds)
     title = f"{data}, {device_model}: mean and range of {seeds} seed{'s' * (seeds > 1)}"
