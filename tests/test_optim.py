@@ -116,6 +116,8 @@ def test_zero_grad_forgets(zero):
     optimizer = AnalogOptimizer(model, lr=0.01)
     loss_of(model, 7).backward()
     ZERO[zero](model, optimizer)
+    if zero.startswith("optimizer"):
+        assert model[0].tile.waiting == []  # its memory is free
     before = model[0].weight
     optimizer.step()
     assert_bits(model[0].weight, before)

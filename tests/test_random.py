@@ -1,6 +1,6 @@
 """The generator: numbers are uniform, uncorrelated from place to place, Gaussian to five sigma, and tied to places.
 
-Every test failed on a planted bug: see the comments `Planted:`.
+The comments `Planted:` name bugs that were put in once, and that the test caught.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def popcount(word: torch.Tensor) -> np.ndarray:
 
 
 def test_words_are_uniform(seed):
-    # n = 1e6 in 256 cells: sees a cell that is off by 10 %. Planted: 9 of 32 bits dropped from the top, not the bottom.
+    # n = 1e6 in 256 cells: sees a cell that is off by 10 %. Planted: words whose last 8 bits are 0.
     word = words(seed)
     assert word.dtype == torch.int64 and 0 <= int(word.min()) and int(word.max()) < 2**32
     for shift in (24, 16, 8, 0):
@@ -63,7 +63,7 @@ NEIGHBOURS = {
     "seeds": lambda seed: (words(seed), words(seed + 1)),
     "seeds, 2^32 apart": lambda seed: (words(seed), words(seed + 2**32)),
     "streams": lambda seed: (words(seed), words(seed, stream=Stream.WRITE)),
-    "seed and cycle swapped": lambda seed: (words(seed + 5, cycle=9), words(9, cycle=seed + 5)),
+    "seed and cycle swapped": lambda seed: (words(seed, cycle=seed + 9), words(seed + 9, cycle=seed)),
     "stream and cycle swapped": lambda seed: (words(seed, stream=2, cycle=3), words(seed, stream=3, cycle=2)),
     "a child of the seed": lambda seed: (words(seed), words(int(random.derive(torch.tensor(seed), 0)))),
     "two children": lambda seed: tuple(words(int(random.derive(torch.tensor(seed), k))) for k in (0, 1)),
@@ -73,7 +73,8 @@ NEIGHBOURS = {
 @pytest.mark.parametrize("pair", NEIGHBOURS)
 def test_neighbours_are_uncorrelated(seed, pair):
     # n = 1e6 sees a correlation of 1 %, and a bit that agrees in 50.5 % of places. Planted: a key that adds the row to
-    # the counter ("rows" fails), a fold that drops the upper half of a word ("2^32 apart" fails).
+    # the counter (every pair of rows fails), one that adds the seed to the cycle ("swapped"), one that drops the upper
+    # half of a word ("2^32 apart"), children that are one child.
     a, b = NEIGHBOURS[pair](seed)
     assert_correlation(a, b)
     assert_counts(popcount(a ^ b), a.numel(), 0.5)
@@ -97,7 +98,7 @@ AVALANCHE = {"seed": 63, "cycle": 40, "row": 24, "counter": 24}
 
 @pytest.mark.parametrize("word", AVALANCHE)
 def test_each_input_bit_flips_each_output_bit_half_the_time(rng, word):
-    # n = 40,000 sees a probability that is off by 0.02. Planted: a finaliser without its last multiplication.
+    # n = 40,000 sees a probability that is off by 0.02. Planted: words without their last multiplication.
     n = 40_000
     ranges = {"seed": 2**62, "cycle": 2**40, "row": 2**14, "counter": 2**15}
     inputs = {name: torch.as_tensor(rng.integers(0, high, n)) for name, high in ranges.items()}
@@ -115,7 +116,8 @@ def gaussian(seed) -> np.ndarray:
 
 def test_gaussian_moments(gaussian):
     # n = 1e7 sees 0.3 % of a standard deviation in the mean, 0.5 % in the variance, 0.012 in the third moment and 0.03
-    # of 3 in the fourth. Planted: a radius of 23 bits instead of 32 passes here, and fails in the tails.
+    # of 3 in the fourth. Planted: a logarithm that is off by 0.02, an angle
+    # that is the word of the radius. A radius of 16 bits passes here.
     z = gaussian[:10_000_000].astype(np.float64)
     power = np.ones_like(z)
     for mean, variance in ((0.0, 1.0), (1.0, 2.0), (0.0, 15.0), (3.0, 96.0)):
@@ -130,7 +132,7 @@ def test_gaussian_law(gaussian):
 
 def test_gaussian_tails(gaussian):
     # 3e7 normals have 40,500 on each side of 3 sigma, 950 of 4, 8.6 of 5: no tail at all beyond 5 is seen (both sides
-    # together 17.2, none has odds 3e-8), and a tenth too many beyond 3.
+    # together 17.2, none has odds 3e-8), and a tenth too many beyond 3. Planted: a radius of 16 bits.
     n = gaussian.size
     for sigma in (3.0, 4.0, 5.0):
         above, below = int((gaussian > sigma).sum()), int((gaussian < -sigma).sum())
@@ -139,8 +141,8 @@ def test_gaussian_tails(gaussian):
 
 
 def test_neighbouring_gaussians_are_uncorrelated(gaussian):
-    # One normal takes two words, 2 c and 2 c + 1. Planted: c and c + 1, which shares a word between neighbours; the
-    # correlation of z stays 0 then, that of z^2 does not.
+    # Counters 2 m and 2 m + 1 share a pair of one radius. n = 2e6 sees a correlation of 0.7 %. Planted: a pair of
+    # twice the same number, and one of plus or minus the same, which only the squares tell.
     z = gaussian[:2_000_000].astype(np.float64)
     assert_correlation(z[1:], z[:-1])
     assert_correlation(z[1:] ** 2, z[:-1] ** 2)

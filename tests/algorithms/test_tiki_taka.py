@@ -20,12 +20,13 @@ def tiki_taka(fast_lr: float, transfer_lr: float, gamma: float = 0.0) -> TikiTak
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])
 def test_one_device_by_hand(gamma):
-    # tau = 1, beta = 0.5, alpha = 0.1, W = 0.4, P = 0, gradients 0.2 and -0.4:
+    # tau = 1, beta = 0.5, alpha = 0.1, W = 0.4, P = 0, gradients 0.2, -0.4 and 0.3:
     #   P = 0.5 * 0.2 = 0.1                              W = 0.4 - 0.01 - 0.01 * 0.4 = 0.386
     #   P = 0.1 - 0.2 - 0.2 * 0.1 = -0.12                W = 0.386 + 0.012 - 0.012 * 0.386 = 0.393368
+    #   P = -0.12 + 0.15 + 0.15 * 0.12 = 0.048           W = 0.393368 - 0.0048 - 0.0048 * 0.393368 = 0.3866798336
     weight = torch.tensor([[0.4]], dtype=torch.float64)
     tile = Tile(weight, algorithm=tiki_taka(0.5, 0.1, gamma), crossbar={"device": asymmetric_linear()})
-    for g, P, W in ((0.2, 0.1, 0.386), (-0.4, -0.12, 0.393368)):
+    for g, P, W in ((0.2, 0.1, 0.386), (-0.4, -0.12, 0.393368), (0.3, 0.048, 0.3866798336)):
         tile.algorithm.update(tile.state, Dense(torch.tensor([[g]], dtype=torch.float64)), lr=7.0)
         assert tile.state.fast.weight.item() == pytest.approx(-P, abs=1e-16)
         assert tile.state.slow.weight.item() == pytest.approx(W, abs=1e-16)
@@ -37,7 +38,10 @@ def test_one_device_by_hand(gamma):
     [
         (1, 1, [[0], [1], [2], [3], [4], [0]]),
         (2, 1, [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4], [0, 1]]),
+        (1, 2, [[], [0], [], [1], [], [2]]),
         (2, 3, [[], [], [0, 1], [], [], [2, 3]]),
+        # Two columns remain of the sweep when the second transfer begins.
+        (3, 2, [[], [0, 1, 2], [], [3, 4, 0], [], [1, 2, 3]]),
         (None, 2, [[], [0, 1, 2, 3, 4]] * 3),
         # More than there are: each column once, which a write asks for.
         (9, 1, [[0, 1, 2, 3, 4]] * 6),
@@ -54,6 +58,22 @@ def test_columns_are_transferred_in_turn(n_reads, every, columns):
         assert (tile.state.slow.weight != before).any(0).nonzero().flatten().tolist() == moved
     n_transfers = sum(len(c) for c in columns)
     assert tile.state.fast.counters.reads == tile.state.slow.counters.cycles == n_transfers
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_both_passes_read_slow_plus_gamma_fast(gamma):
+    tile = Tile(torch.zeros(2, 3, dtype=torch.float64), algorithm=TikiTaka(gamma=gamma), crossbar={"device": Ideal()})
+    # Small whole numbers: no roundings.
+    slow = torch.tensor([[1.0, -2.0, 3.0], [4.0, 0.0, -1.0]], dtype=torch.float64)
+    fast = torch.tensor([[2.0, 4.0, -6.0], [0.0, 8.0, 2.0]], dtype=torch.float64)
+    tile.state.slow.set_weight(slow)
+    tile.state.fast.set_weight(fast)
+    W = slow + gamma * fast
+    assert torch.equal(tile.weight, W)
+    assert torch.equal(tile.read(torch.eye(3, dtype=torch.float64)), W.mT)
+    assert torch.equal(tile.read_transposed(torch.eye(2, dtype=torch.float64)), W)
+    # What no pass needs is not read.
+    assert tile.state.fast.counters.reads == (5 if gamma else 0)
 
 
 def test_the_fast_crossbar_holds_what_the_slow_one_lacks():
@@ -83,6 +103,7 @@ def test_its_bias_shrinks_and_that_of_analog_sgd_does_not(seed):
     device = asymmetric_linear()
     sgd = {lr: bias(AnalogSGD(), device, seed, lr) for lr in (0.04, 0.01)}
     assert sgd[0.01].mean().item() == pytest.approx(sgd[0.04].mean().item(), rel=0.02)
+    assert sgd[0.01].mean().item() == pytest.approx(-0.0797, rel=0.02)
     tiki = {lr: bias(tiki_taka(lr, 0.1 * lr), device, seed, lr) for lr in (0.04, 0.01)}
     assert_mean(tiki[0.04] - 2.0 * tiki[0.01], 0.0)
     assert 0.0 < -tiki[0.04].mean() < -sgd[0.04].mean() / 8.0

@@ -1,7 +1,6 @@
 """`ohmgrad compare`: what it writes and prints, and that the same seed gives the same figures."""
 
 import csv
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,12 +10,11 @@ import pytest
 import torch
 
 import ohmgrad
+from ohmgrad.cli import compare as command
 from ohmgrad.cli import main
 from ohmgrad.experiments.compare import METHODS
 from ohmgrad.experiments.data import Dataset, load
 from ohmgrad.report.compare import SERIES
-
-command = importlib.import_module("ohmgrad.cli.compare")  # as an attribute of ohmgrad.cli it is the function
 
 TINY = ("--epochs", "1", "--hidden", "4", "--batch-size", "200", "--seeds", "2")
 

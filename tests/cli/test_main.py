@@ -1,6 +1,5 @@
 """`ohmgrad` as its user meets it: bad input ends in one line and exit code 2, an interrupt in 130; files are whole."""
 
-import importlib
 import signal
 import struct
 import sys
@@ -14,10 +13,9 @@ import torch
 
 import ohmgrad.experiments.compare as experiment
 from ohmgrad import __version__
+from ohmgrad.cli import compare as command
 from ohmgrad.cli import main
 from ohmgrad.report import compare as report
-
-command = importlib.import_module("ohmgrad.cli.compare")  # as an attribute of ohmgrad.cli it is the function
 
 TINY = ("compare", "--epochs", "1", "--hidden", "4", "--batch-size", "200", "--seeds", "1", "--methods", "digital")
 

@@ -8,6 +8,8 @@ On the asymmetric linear device (F = 1, G = w / tau) with f = (w - w_star)^2 / 2
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -18,10 +20,11 @@ from scipy import optimize, stats
 
 from chance import assert_mean
 from exact import assert_within_ulps
-from ohmgrad import AnalogSGD
-from ohmgrad.devices import ConstantStep, Ideal, SoftBounds
+from ohmgrad import AnalogSGD, Crossbar
+from ohmgrad.devices import ConstantStep, Device, Ideal, LinearStep, SoftBounds
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.theory import asymmetry, asymptotic_error, balanced_gradient, saturation
+from ohmgrad.vocabulary import where
 
 
 @given(share=st.floats(-0.99, 0.99), tau=st.floats(0.01, 100.0))
@@ -75,9 +78,12 @@ def test_balanced_gradient_by_hand():
 W_STAR, SIGMA = 0.25, 0.1
 
 
+Instance = Callable[[Device], tuple[float, dict[float, Rest]]]
+
+
 @pytest.fixture(scope="module")
-def instance(seed) -> tuple[float, dict[float, Rest]]:
-    """Where E1 rests, and its runs with lr = 0.02 and 0.01.
+def instance_on(seed) -> Instance:
+    """Of a device: where E1 rests on the asymmetric linear one, and E1's runs with lr = 0.02 and 0.01.
 
     The noise is sigma sqrt((1 - p) / p) with odds p, else -sigma sqrt(p / (1 - p)), with p = (1 - w) / 2. Then
     E|g| = -w g + sigma sqrt(1 - w^2), and g = -w E|g| gives g = -sigma w / sqrt(1 - w^2).
@@ -91,7 +97,13 @@ def instance(seed) -> tuple[float, dict[float, Rest]]:
 
     run = {"w_star": W_STAR, "noise": noise, "start": w, "seed": seed}
     steps = {lr: {"lr": lr, "settle": round(4 / lr), "steps": round(4 / lr)} for lr in (0.02, 0.01)}
-    return w, {lr: rest(AnalogSGD(), asymmetric_linear(), **run, **steps[lr]) for lr in steps}
+    return lambda device: (w, {lr: rest(AnalogSGD(), device, **run, **steps[lr]) for lr in steps})
+
+
+@pytest.fixture(scope="module")
+def instance(instance_on) -> tuple[float, dict[float, Rest]]:
+    """E1 on the device it is about."""
+    return instance_on(asymmetric_linear())
 
 
 def S(w: float) -> torch.Tensor:
@@ -104,13 +116,35 @@ def test_the_mean_gradient_of_the_lower_bound_instance(instance):
     assert_mean(2.0 * runs[0.01].w - runs[0.02].w - W_STAR, -SIGMA * math.sqrt(S(w)))
 
 
+def squared_over_bound(w: float, runs: dict[float, Rest]) -> torch.Tensor:
+    """Mean squared gradient of each run over sigma^2 S, the term of order lr taken out."""
+    return (2.0 * runs[0.01].squared - runs[0.02].squared) / asymptotic_error(SIGMA**2, S(w)[None])
+
+
 def test_the_mean_squared_gradient_tends_to_sigma_squared_s(instance):
     # Reference E1: 1 + O(lr), intercept 1.00 +- 0.02 at lr = 0.
-    w, runs = instance
-    bound = asymptotic_error(SIGMA**2, S(w)[None])
-    ratio = (2.0 * runs[0.01].squared - runs[0.02].squared) / bound
+    ratio = squared_over_bound(*instance)
     assert_mean(ratio, 1.0)
     assert abs(ratio.mean() - 1.0) < 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwiceAsAsymmetric(SoftBounds):
+    """The asymmetric linear device with 2 G for G, as a library would have it that counts the term twice."""
+
+    @staticmethod
+    def response(w, up, w_max, w_min, dw_min):
+        """F = 1, G = 2 w / tau."""
+        return dw_min * where(up, 1.0 - 2.0 * w / w_max, 2.0 * w / w_min - 1.0)
+
+
+def test_a_doubled_asymmetric_term_would_be_seen(instance_on):
+    # It rests at g = -2 w E|g|, which is 4 sigma^2 S to first order in sigma; here w falls from 0.227 to 0.206, and
+    # 3.6 is left.
+    ratio = squared_over_bound(*instance_on(TwiceAsAsymmetric()))
+    assert 2.5 < ratio.mean() < 4.0
+    with pytest.raises(AssertionError, match="mean: expected 1, got"):
+        assert_mean(ratio, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +175,38 @@ def test_the_fixed_point_can_be_predicted(gaussian_run):
         return w - 0.4 - balanced_gradient(asymmetric_linear(), state, modulus).item()
 
     assert gaussian_run.w.mean().item() == pytest.approx(optimize.brentq(imbalance, 0.0, 0.4), abs=1e-3)
+
+
+def test_a_smaller_step_rests_where_the_reference_says(seed):
+    # Reference E3: 0.3206 at lr = 0.005. n = 10,000 runs: standard error 1e-4.
+    run = {"w_star": 0.4, "noise": gaussian_noise(0.3), "lr": 0.005, "start": 0.3206, "seed": seed}
+    assert_mean(rest(AnalogSGD(), asymmetric_linear(), settle=400, steps=200, **run).w, 0.3206)
+
+
+@pytest.mark.parametrize(
+    ("device", "ratio"),
+    [
+        # G / F = a w / (1 - b w), of the slopes up and down: a, b = (up - down) / 2, (up + down) / 2.
+        pytest.param(SoftBounds(w_max=0.8, w_min=-2.0), lambda w: 0.875 * w / (1.0 - 0.375 * w), id="SoftBounds"),
+        pytest.param(
+            LinearStep(w_max=1.0, w_min=-0.5, gamma_up=0.8, gamma_down=0.2),
+            lambda w: 0.6 * w / (1.0 - 0.2 * w),
+            id="LinearStep",
+        ),
+    ],
+)
+def test_pulses_balance_on_devices_whose_mean_step_depends_on_the_state(device, ratio, seed):
+    # From the closed form, with E|N(m, 0.3^2)|; terms of order lr are taken out. n = 10,000 runs see 2 % of the
+    # gradient.
+    def modulus(w: float) -> float:
+        return stats.foldnorm(abs(w - 0.4) / 0.3, scale=0.3).mean()
+
+    w = optimize.brentq(lambda w: w - 0.4 + modulus(w) * ratio(w), 0.0, 0.4)
+    run = {"w_star": 0.4, "noise": gaussian_noise(0.3), "start": w, "seed": seed}
+    at = {lr: rest(AnalogSGD(), device, lr=lr, settle=round(4 / lr), steps=round(4 / lr), **run) for lr in (0.04, 0.02)}
+    params = Crossbar((1, 1), device=device).params
+    gap = {lr: r.w - 0.4 - balanced_gradient(device, r.w, r.modulus, params) for lr, r in at.items()}
+    assert_mean(2.0 * gap[0.02] - gap[0.04], 0.0)
+    assert_mean(2.0 * at[0.02].w - at[0.04].w, w)
+    state, mean = (torch.tensor([[v]], dtype=torch.float64) for v in (w, modulus(w)))
+    assert balanced_gradient(device, state, mean).item() == pytest.approx(w - 0.4, rel=1e-9)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.devices.base import Device, draw
-from ohmgrad.pulses import eager
+from ohmgrad.pulses import cpu, eager
 from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
@@ -89,6 +89,7 @@ class Crossbar(nn.Module):
         self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
         self.register_buffer("digital_memory", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
+        self._launches: dict[int, cpu.Launch] = {}
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
         for name, value in _draw_all(devices, seeds, self.shape, dtype).items():
@@ -180,27 +181,41 @@ class Crossbar(nn.Module):
     def _pulse(self, outer: Outer, lr: float) -> None:
         """Pulse trains, replica by replica."""
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
-        n, n_replicas = [], self.seed.numel()
-        planes = {k: v.reshape(-1, *self.shape) for k, v in self.params.items() if isinstance(v, Tensor)}
-        x, d = (t.expand(*self.replicas, *t.shape[-2:]).reshape(n_replicas, *t.shape[-2:]) for t in (outer.x, outer.d))
-        for r, (w, seed) in enumerate(zip(self._state.view(-1, *self.shape), self.seed.flatten(), strict=True)):
-            n.append(
-                eager.pulse(
-                    w,
-                    x[r],
-                    d[r],
-                    lr,
-                    device=self.device_model,
-                    params=self._numbers | {k: plane[r] for k, plane in planes.items()},
-                    settings=self.update,
-                    seed=int(seed),
-                    cycle=int(self.cycles),
-                )
+        n_replicas, batch = self.seed.numel(), outer.x.shape[-2]
+        x, d = (
+            t.expand(*self.replicas, *t.shape[-2:]).reshape(n_replicas, batch, t.shape[-1]).contiguous()
+            for t in (outer.x, outer.d)
+        )
+        states, cycle = self._state.view(n_replicas, *self.shape), int(self.cycles)
+        counts = torch.zeros_like(states, dtype=torch.int64) if self.device_model.write_noise else None
+        pulses = [
+            self._launch(r)(states[r], x[r], d[r], lr, cycle, None if counts is None else counts[r])
+            for r in range(n_replicas)
+        ]
+        if counts is not None:
+            self._show(counts.view_as(self.weight) > 0)
+        self.pulses.add_(torch.tensor(pulses, dtype=torch.float64).reshape(self.replicas).to(self.pulses.device))
+        self.cycles.add_(batch)
+
+    def _launch(self, replica: int) -> cpu.Launch:
+        """What applies pulses to one replica; made once, and anew after the parameters may have changed."""
+        assert isinstance(self.update, PulsedUpdate)
+        if replica not in self._launches:
+            planes = {k: v.view(-1, *self.shape)[replica] for k, v in self.params.items() if isinstance(v, Tensor)}
+            is_on_cpu = self.weight.device.type == "cpu" and cpu.is_supported(self.device_model, self.update)
+            make = cpu.launcher if is_on_cpu and not self.update.eager else eager.launcher
+            self._launches[replica] = make(
+                self.device_model,
+                self._numbers | planes,
+                self.update,
+                int(self.seed.flatten()[replica]),
+                self.weight.view(-1, *self.shape)[replica],
             )
-        counts = torch.stack(n).reshape(self.weight.shape)
-        self._show(counts > 0)
-        self.pulses.add_(counts.sum((-2, -1)))
-        self.cycles.add_(outer.x.shape[-2])
+        return self._launches[replica]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._launches = {}  # they hold the parameters as they were before this move to a device or dtype
+        return super()._apply(fn, recurse)
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
         """Expected update of some columns by delta, (*replica, out, n)."""
@@ -244,6 +259,7 @@ class Crossbar(nn.Module):
         weight = state_dict.get(f"{prefix}weight")
         if isinstance(weight, Tensor) and not torch.isfinite(weight).all():
             raise ValueError(f"{prefix}weight of the state dict needs finite numbers, got NaN or infinity")
+        self._launches = {}
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _count_reads(self, vectors: Tensor) -> None:

@@ -72,7 +72,8 @@ def tile_gradients(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -
 class Floor:
     """Squared gradient norm over all tiles, per replica, (replica,): what stands, what theory expects.
 
-    measured: ||mean gradient||^2, less what drawing some of the epoch's mini-batches adds to it.
+    measured: ||mean gradient||^2, less what drawing some of the epoch's mini-batches adds to it. Unbiased, so a single
+        one may lie below 0.
     predicted: the same where pulses balance (theory, eq. 1), for the algorithm's own state at rest.
     bound: sigma^2 S(W) (theory, eq. 2), summed over tiles; infinite once a device sits at its bound.
     """
@@ -96,7 +97,7 @@ def floor(model: nn.Module, gradients: dict[str, Gradients], n_batches: int, n_a
         balanced = balanced_gradient(bar.device_model, w.double(), g.mean_abs, bar.params)
         predicted = predicted + balanced.square().sum((-2, -1))
         bound = bound + variance * asymmetry(bar.device_model, w.double(), bar.params)
-    return Floor(measured.clamp(min=0.0).cpu(), predicted.cpu(), bound.cpu())
+    return Floor(measured.cpu(), predicted.cpu(), bound.cpu())
 
 
 def mean_saturation(model: nn.Module) -> Tensor:

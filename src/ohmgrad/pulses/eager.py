@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,20 @@ def affine(device: Device, params: Params, like: Tensor) -> Affine:
         c = step(type(device), zero, up, params)
         pairs.append((c, step(type(device), one, up, params) - c))
     return pairs[0], pairs[1]
+
+
+def launcher(
+    device: Device, params: Params, settings: PulsedUpdate, seed: int, like: Tensor
+) -> Callable[[Tensor, Tensor, Tensor, float, int, Tensor | None], int]:
+    """`pulse` with all that does not change from call to call; as `cpu.launcher`."""
+
+    def launch(w: Tensor, x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None) -> int:
+        n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=cycle)
+        if counts is not None:
+            counts += n
+        return int(n.sum())
+
+    return launch
 
 
 def pulse(

@@ -49,6 +49,7 @@ class PulsedUpdate:
         stochastic_rounding: round probabilities to those steps at random (`sto_round`).
         merge: let the pulses of one train at one crosspoint act at once, where the device's response is affine and
             theory says that the law stays the same; False applies all pulses one by one.
+        eager: use plain torch, the slow reference, where a compiled kernel would do.
 
     Raises:
         ValueError: a value breaks its rule.
@@ -61,6 +62,7 @@ class PulsedUpdate:
     resolution: float = 0.0
     stochastic_rounding: bool = False
     merge: bool = True
+    eager: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.bit_length <= 65535:

@@ -115,8 +115,9 @@ def draw(path: Path, curves: dict[str, Curves], summary: dict[str, dict[str, Any
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yscale("log")
-    axes[2].set_yscale("log")
+    for axis in (axes[0], axes[2]):
+        if any((line.get_ydata() > 0.0).any() for line in axis.lines):
+            axis.set_yscale("log")
     best = max(float(c.test_accuracy[-1].max()) for c in curves.values())
     worst = min(float(c.test_accuracy[-1].min()) for c in curves.values())
     axes[1].set_ylim(worst - 1.5 * max(best - worst, 2.0), best + 1.0)
