@@ -133,7 +133,8 @@ def retarget(function: Callable[..., Any], target: Target, *, words: bool = Fals
             return value
         return target.word(value) if words and isinstance(value, int) else target.number(float(value))
 
-    scope: dict[str, Any] = {}
+    # The module's name lets compilers that cache on disk find their way back.
+    scope: dict[str, Any] = {"__name__": function.__module__}
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         if name in known and name in target.namespace:

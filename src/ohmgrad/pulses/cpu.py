@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from ohmgrad import random
 from ohmgrad.devices.base import Device, Params
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.eager import affine
-from ohmgrad.pulses.numba_target import INLINE, NUMBA, njit, popcount
+from ohmgrad.pulses.numba_target import INLINE, NUMBA, kernel, njit, popcount
 from ohmgrad.pulses.settings import PulsedUpdate
 from ohmgrad.vocabulary import retarget
 
@@ -34,9 +33,8 @@ drift, multiplicative, additive, is_mergeable, one_pulse = (
     retarget(f, NUMBA) for f in (merge.drift, merge.multiplicative, merge.additive, merge.is_mergeable, merge.pulse)
 )
 f32, u32 = np.float32, np.uint32
-EXACT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}  # no fused products: counts are exact
-FAST: dict[str, Any] = {**EXACT, "fastmath": {"contract", "nsz"}}
-
+# No fused products where pulses are counted: counts are the same everywhere.
+exact, fast = kernel(), kernel(fastmath={"contract", "nsz"})
 
 # Crosspoint-samples below which a second thread costs more than it brings.
 SMALL = 200_000
@@ -101,7 +99,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ohmgrad")
 
 
-@njit(**EXACT)
+@exact
 def prepare(x, d, lr, granularity, longest, is_um, is_ublm, base_x, base_d, cycle, length, x_bits, d_bits):
     """Bit length and line bits of each sample.
 
@@ -152,7 +150,7 @@ def _key(base, word):
     return fold0(k0, high), fold1(k1, high)
 
 
-@njit(**EXACT)
+@exact
 def _line_bits(values, amplitude, length, base, cycle, words):
     n = values.size
     threshold, is_on = np.empty(n, np.uint32), np.empty(n, np.uint32)
@@ -169,7 +167,7 @@ def _line_bits(values, amplitude, length, base, cycle, words):
             word[j] |= u32((hit & is_on[j]) << shift)
 
 
-@njit(**FAST)
+@fast
 def rows(
     w,
     first,
@@ -306,7 +304,7 @@ def rows(
     return total
 
 
-@njit(**FAST)
+@fast
 def _count(x_bits, d_bits, row, x, n):
     """Coincidences of a row with every column, into n; their sum, the columns hit, and the sign if x has but one."""
     n_in, total, n_hit = x.size, 0, 0
@@ -327,7 +325,7 @@ def _count(x_bits, d_bits, row, x, n):
     return total, n_hit, 1 if below == 0 else (-1 if above == 0 else 0)
 
 
-@njit(**FAST)
+@fast
 def _choose(x, d_i, own, chosen):
     """Step and noise parameters of each column in its own direction."""
     for j in range(x.size):
@@ -337,7 +335,7 @@ def _choose(x, d_i, own, chosen):
             chosen[k, j] = down if is_down else up
 
 
-@njit(**FAST)
+@fast
 def _gather(w, x, d_i, n, own, chosen, few_w, few_n, column):
     """The columns that got pulses, with all that their trains need, side by side; returns how many."""
     m = 0
@@ -356,20 +354,20 @@ def _gather(w, x, d_i, n, own, chosen, few_w, few_n, column):
     return m
 
 
-@njit(**FAST)
+@fast
 def _normals(k0, k1, n, z):
     for pair in range((n + 1) // 2):
         z[2 * pair], z[2 * pair + 1] = normal_pair(k0, k1, u32(pair))
 
 
-@njit(**FAST)
+@fast
 def _normals_at(k0, k1, column, m, z):
     for t in range(m):
         even, odd = normal_pair(k0, k1, u32(column[t] >> 1))
         z[t] = odd if column[t] & 1 else even
 
 
-@njit(**FAST)
+@fast
 def _train(m, w, n, c, s, a, low, high, z, sigma, is_additive, is_merged, is_left):
     """The trains of m columns at once, where the law allows; marks and counts the others."""
     n_left = 0
@@ -389,7 +387,7 @@ def _train(m, w, n, c, s, a, low, high, z, sigma, is_additive, is_merged, is_lef
     return n_left
 
 
-@njit(**FAST)
+@fast
 def _one_by_one(w, n, c, s, a, low, high, sigma, is_additive, k0, k1, j):
     """The train of one column, pulse by pulse, each with its own noise."""
     for k in range(n):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
+import numba.core.config
 import numba.extending
 import numpy as np
 from llvmlite import ir
 from numba import types
 
+from ohmgrad import random, vocabulary
 from ohmgrad.vocabulary import Target
 
 njit: Any = numba.njit  # its own types lose the signature of what it compiles
 intrinsic: Any = numba.extending.intrinsic
+config: Any = numba.core.config
 
 # Products and sums may fuse; NaN, infinity and the order of operations stay as written.
 INLINE: dict[str, Any] = {"forceinline": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
@@ -61,3 +69,34 @@ NUMBA = Target(
     word=np.uint32,
     compile=_inline,
 )
+
+
+@cache
+def cache_directory() -> str:
+    """Where compiled kernels stay between processes: in the user's cache, a directory for each state of the sources.
+
+    Numba itself looks at the date of the one file that a kernel stands in, and would run old code after a change of
+    what the kernel calls.
+    """
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(random.__file__), Path(vocabulary.__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        directory = home / "ohmgrad" / digest
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home: compiled anew in each process
+        return tempfile.mkdtemp(prefix="ohmgrad-")
+    return str(directory)
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator of a kernel: compiled when first called, without the interpreter's lock, kept on disk."""
+
+    def compile_(function: Callable[..., Any]) -> Any:
+        before, config.CACHE_DIR = config.CACHE_DIR, cache_directory()
+        try:
+            return njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return compile_
