@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -146,7 +147,7 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        self.write(Outer(torch.atleast_2d(d), torch.atleast_2d(x)), lr)
+        self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
 
     @torch.no_grad()
     def write(self, update: Update, lr: float) -> None:
@@ -154,7 +155,8 @@ class Crossbar(nn.Module):
         if not abs(float(lr)) < float("inf"):
             raise ValueError(f"lr needs a finite number, got {lr}")
         self._check_update(update)
-        self.digital_memory.clamp_(min=update.digital_memory)
+        if update.digital_memory:
+            self.digital_memory.clamp_(min=update.digital_memory)
         outer = update.as_outer()
         if isinstance(self.update, PulsedUpdate):
             self._pulse(outer, float(lr))
@@ -181,21 +183,15 @@ class Crossbar(nn.Module):
     def _pulse(self, outer: Outer, lr: float) -> None:
         """Pulse trains, replica by replica."""
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
-        n_replicas, batch = self.seed.numel(), outer.x.shape[-2]
-        x, d = (
-            t.expand(*self.replicas, *t.shape[-2:]).reshape(n_replicas, batch, t.shape[-1]).contiguous()
-            for t in (outer.x, outer.d)
-        )
-        states, cycle = self._state.view(n_replicas, *self.shape), int(self.cycles)
-        counts = torch.zeros_like(states, dtype=torch.int64) if self.device_model.write_noise else None
-        pulses = [
-            self._launch(r)(states[r], x[r], d[r], lr, cycle, None if counts is None else counts[r])
-            for r in range(n_replicas)
-        ]
+        cycle, is_shown = int(self.cycles), bool(self.device_model.write_noise)
+        counts = torch.zeros_like(self.weight, dtype=torch.int64) if is_shown else None
+        for r, index in enumerate(np.ndindex(self.replicas)):
+            x, d = (t[index] if t.dim() > 2 else t for t in (outer.x.detach(), outer.d.detach()))
+            n = None if counts is None else counts[index]
+            self.pulses[index] += self._launch(r)(self._state[index], x.contiguous(), d.contiguous(), lr, cycle, n)
         if counts is not None:
-            self._show(counts.view_as(self.weight) > 0)
-        self.pulses.add_(torch.tensor(pulses, dtype=torch.float64).reshape(self.replicas).to(self.pulses.device))
-        self.cycles.add_(batch)
+            self._show(counts > 0)
+        self.cycles.add_(outer.x.shape[-2])
 
     def _launch(self, replica: int) -> cpu.Launch:
         """What applies pulses to one replica; made once, and anew after the parameters may have changed."""
@@ -285,7 +281,8 @@ class Crossbar(nn.Module):
                 + (f" with replicas {self.replicas} in front" if self.replicas else "")
                 + f", got {tuple(tensor.shape)}"
             )
-        if not torch.isfinite(tensor).all():
+        # The kernels of the pulsed update look for NaN themselves, on their way.
+        if not isinstance(self.update, PulsedUpdate) and not torch.isfinite(tensor).all():
             n = int((~torch.isfinite(tensor)).sum())
             raise ValueError(f"{name} needs finite numbers, got NaN or infinity in {n} of {tensor.numel()} places")
 

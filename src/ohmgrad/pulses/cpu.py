@@ -59,7 +59,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         *(part[k] for k in (0, 1) for part in steps),
         *(params[k] for k in ("dw_up", "dw_down", "w_min", "w_max")),
     ]
-    planes = [torch.as_tensor(v, dtype=like.dtype).expand(like.shape).numpy() for v in values]
+    flat = [torch.as_tensor(v, dtype=like.dtype).contiguous().numpy().reshape(-1) for v in values]
+    # Rows and columns of a plane are one number apart, or none where devices do not differ: one kernel serves both.
+    planes = (tuple(flat), np.array([(like.shape[1], 1) if f.size > 1 else (0, 0) for f in flat]))
     keys = [np.array(random.root(seed, s), np.uint32) for s in (random.Stream.X_BITS, random.Stream.D_BITS)]
     key = np.array(random.root(seed, random.Stream.PULSE), np.uint32)
     none = np.empty((0, 0), np.int64)
@@ -74,7 +76,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         length = np.empty(batch, np.int32)
         x_bits = np.zeros((batch, n_words, n_in), np.uint32)
         d_bits = np.zeros((batch, n_words, n_out), np.uint32)
-        prepare(x_, d_, lr, device.granularity, *options, *keys, cycle, length, x_bits, d_bits)
+        fault = prepare(x_, d_, lr, device.granularity, *options, *keys, cycle, length, x_bits, d_bits)
+        if fault:
+            raise ValueError(f"{'xd'[fault - 1]} needs finite numbers, got NaN or infinity")
         counts_ = none if counts is None else counts.numpy()
         threads = torch.get_num_threads() if batch * n_out * n_in > SMALL else 1
 
@@ -178,14 +182,8 @@ def rows(
     length,
     x_bits,
     d_bits,
-    c_up,
-    c_down,
-    s_up,
-    s_down,
-    dw_up,
-    dw_down,
-    low,
-    high,
+    planes,
+    strides,
     sigma,
     is_additive,
     is_merged,
@@ -195,23 +193,22 @@ def rows(
 ):
     """Apply the trains of a mini-batch to rows first ... last - 1 of w, (out, in), in place; returns the pulses.
 
-    c, s: planes of the steps c + s w, dw: of the noise's unit, low, high: bounds; all broadcast to (out, in).
+    planes: for up and down c, s (of the steps c + s w) and dw (the noise's unit), then the bounds; flat, with strides.
     counts: (out, in) int64, to which pulses are added, or with no rows.
     """
     n_in, total = w.shape[1], 0
-    # Parameters of the row: 0, 1: c up, down; 2, 3: s; 4, 5: noise's own (dw, or 1 / (1 + s)); 6, 7: bounds.
+    # The row's planes; 4 and 5 are dw where noise is additive, else 1 / (1 + s).
     own = np.empty((8, n_in), w.dtype)
     chosen = np.empty((5, n_in), w.dtype)  # c, s, noise, low, high of this sample's directions, or of its few columns
     n, few_w, few_n = np.empty(n_in, w.dtype), np.empty(n_in, w.dtype), np.empty(n_in, w.dtype)
     z, is_left, column = np.empty(n_in + 1, np.float32), np.empty(n_in, np.uint8), np.empty(n_in, np.int32)
     for row in range(first, last):
-        for j in range(n_in):
-            own[0, j], own[1, j], own[2, j], own[3, j] = c_up[row, j], c_down[row, j], s_up[row, j], s_down[row, j]
-            own[6, j], own[7, j] = low[row, j], high[row, j]
-        for side in range(2):
-            for j in range(n_in):
-                dw = dw_down[row, j] if side else dw_up[row, j]
-                own[4 + side, j] = dw if is_additive else f32(1.0) / (f32(1.0) + own[2 + side, j])
+        for k in range(8):
+            _load(planes[k], row * strides[k, 0], strides[k, 1], own[k])
+        if not is_additive:
+            for side in range(2):
+                for j in range(n_in):
+                    own[4 + side, j] = f32(1.0) / (f32(1.0) + own[2 + side, j])
         for i in range(x.shape[0]):
             d_i = -d[i, row] if lr < 0 else d[i, row]
             if d_i == 0.0 or length[i] == 0:
@@ -302,6 +299,14 @@ def rows(
                             j,
                         )
     return total
+
+
+@fast
+def _load(plane, start, stride, row):
+    if stride:
+        row[:] = plane[start : start + row.size]
+    else:
+        row[:] = plane[0]
 
 
 @fast

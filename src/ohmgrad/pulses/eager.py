@@ -33,6 +33,9 @@ def launcher(
     """`pulse` with all that does not change from call to call; as `cpu.launcher`."""
 
     def launch(w: Tensor, x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None) -> int:
+        for name, tensor in (("x", x), ("d", d)):
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} needs finite numbers, got NaN or infinity")
         n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=cycle)
         if counts is not None:
             counts += n
