@@ -11,7 +11,8 @@ n = 1, and right in mean, variance and skewness. Additive noise adds up to one n
 s^2 dw^2 n phi(n, 2 S + S^2), exactly.
 
 Where a train may meet a hard bound, where |n S| > 1/4 (the series) or |s S| > 1/20 (the terms left out), the pulses are
-applied one by one instead; the choice depends on the state and the number of pulses alone, never on the noise.
+applied one by one instead; the choice depends on the state and the number of pulses alone, never on the noise. A
+single pulse is itself.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def is_mergeable(w, change, spread, n, s, sigma, low, high):
     top = maximum(w, w + change) + REACH * spread
     bottom = minimum(w, w + change) - REACH * spread
     is_small = (absolute(n * s) <= 0.25) & (absolute(sigma * s) <= 0.05)
-    return is_small & (top <= high) & (bottom >= low)
+    return (n <= 1.0) | (is_small & (top <= high) & (bottom >= low))
 
 
 def pulse(w, step, noise, z, low, high):
