@@ -18,6 +18,7 @@ from ohmgrad.algorithms import TikiTaka
 from ohmgrad.devices import Device, catalog
 from ohmgrad.experiments.compare import METHODS, CompareSettings, run, summarize
 from ohmgrad.experiments.data import DATASETS, load
+from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 from ohmgrad.report import compare as report
 from ohmgrad.report.files import make_directory, write_json
 
@@ -27,6 +28,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mnist": {"hidden": (256, 128), "activation": "sigmoid", "batch_size": 50, "epochs": 10, "lr": 0.5},
 }
 DEFAULTS["fashion-mnist"] = DEFAULTS["mnist"]
+
+# The paper's dynamics, or every pulse.
+UPDATES = {"expected": ExpectedUpdate, "pulsed": PulsedUpdate}
 
 
 def _help(text: str, name: str) -> str:
@@ -56,6 +60,7 @@ def compare(
         str | None, Option(help=_help("Sizes of the hidden layers, with commas between.", "hidden"))
     ] = None,
     activation: Annotated[str | None, Option(help=_help("tanh, sigmoid or relu.", "activation"))] = None,
+    update: Annotated[str, Option(help=f"How devices are updated: {', '.join(UPDATES)}.")] = "expected",
     fast_lr: Annotated[float, Option(help="Tiki-Taka: step of the fast crossbar, absolute.")] = 0.1,
     transfer_lr: Annotated[float, Option(help="Tiki-Taka: step of a transfer, times the learning rate.")] = 1.0,
     gamma: Annotated[float, Option(help="Tiki-Taka: share of the fast crossbar in the weight.")] = 0.0,
@@ -72,6 +77,8 @@ def compare(
         raise ValueError("--device cuda needs a GPU that torch can use: torch.cuda.is_available() is False here")
     if seeds < 1 or seed < 0:
         raise ValueError(f"--seeds needs at least 1 and --seed at least 0, got {seeds} and {seed}")
+    if update not in UPDATES:
+        raise ValueError(f"--update needs one of {', '.join(UPDATES)}, got {update!r}")
     given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "activation": activation}
     options = DEFAULTS[data] | {k: v for k, v in given.items() if v is not None}
     if hidden is not None:
@@ -80,6 +87,7 @@ def compare(
         methods=tuple(m.strip() for m in methods.split(",") if m.strip()),
         device=_device(device_model, tau, {"w_min": w_min, "w_max": w_max, "dw_min": dw_min}, parameter or []),
         tiki_taka=TikiTaka(fast_lr=fast_lr, scale_fast_lr=False, transfer_lr=transfer_lr, gamma=gamma, n_reads=None),
+        update=UPDATES[update](),
         seeds=tuple(range(seed, seed + seeds)),
         **options,
     )

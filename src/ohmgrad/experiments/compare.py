@@ -31,7 +31,7 @@ from ohmgrad.experiments.measure import (
 )
 from ohmgrad.nn import convert
 from ohmgrad.optim import AnalogOptimizer
-from ohmgrad.pulses.settings import ExpectedUpdate
+from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 METHODS = ("digital", "analog-sgd", "tiki-taka")
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
@@ -53,7 +53,7 @@ class CompareSettings:
     tiki_taka: TikiTaka = field(
         default_factory=lambda: TikiTaka(fast_lr=0.1, scale_fast_lr=False, transfer_lr=1.0, n_reads=None)
     )
-    update: ExpectedUpdate = field(default_factory=ExpectedUpdate)
+    update: ExpectedUpdate | PulsedUpdate = field(default_factory=ExpectedUpdate)
     hidden: tuple[int, ...] = (32,)
     activation: str = "tanh"
     lr: float = 0.1
