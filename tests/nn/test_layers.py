@@ -213,7 +213,6 @@ def test_a_nan_bias_is_noticed_by_the_first_step(update):
         pytest.param(
             PulsedUpdate(),
             id="compiled pulses",
-            marks=pytest.mark.xfail(reason="pulses/cpu_kernel.py: _largest forgets a NaN that a number follows"),
         ),
     ],
 )

@@ -252,9 +252,13 @@ class Crossbar(nn.Module):
     def _load_from_state_dict(  # type: ignore[override]  # torch passes the rest by position
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        weight = state_dict.get(f"{prefix}weight")
-        if isinstance(weight, Tensor) and not torch.isfinite(weight).all():
-            raise ValueError(f"{prefix}weight of the state dict needs finite numbers, got NaN or infinity")
+        for name, _ in self.named_buffers(recurse=False):
+            value = state_dict.get(prefix + name)
+            if not isinstance(value, Tensor):
+                continue
+            is_bad = torch.isnan(value) if name in ("device_w_min", "device_w_max") else ~torch.isfinite(value)
+            if is_bad.any():
+                raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
         self._launches = {}
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ohmgrad.crossbar.tile import Tile
+from ohmgrad.pulses.forms import Update
 from ohmgrad.theory import asymmetry, balanced_gradient, saturation
 
 
@@ -34,7 +35,9 @@ def loss_and_accuracy(model: nn.Module, x: Tensor, y: Tensor, n_replicas: int) -
 class Gradients:
     """Gradient of the loss with respect to one tile's matrix, over mini-batches; (replica, out, in).
 
-    mean: the gradient. mean_abs: E|g| of a mini-batch's gradient. variance: of a mini-batch's gradient.
+    mean: the gradient. variance: of a mini-batch's gradient.
+    mean_abs: E|g| of what devices are asked for: a mini-batch's gradient, or, where the update is per sample, the sum over
+        its samples of each one's modulus.
     """
 
     mean: Tensor
@@ -58,7 +61,9 @@ def tile_gradients(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -
         replica_loss(model(x), y).sum().backward()
         for name, tile in tiles.items():
             g = torch.stack([u.as_dense() for u in tile.waiting]).sum(0).double()
-            for total, value in zip(sums[name], (g, g.abs(), g.square()), strict=True):
+            # Where samples are applied one after the other, their pulses do not cancel before they reach the devices.
+            parts = [_modulus(u) for u in tile.waiting] if tile.crossbars[0].update.per_sample else [g.abs()]
+            for total, value in zip(sums[name], (g, sum(parts), g.square()), strict=True):
                 total += value
         n += 1
     model.zero_grad()
@@ -66,6 +71,11 @@ def tile_gradients(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -
         name: Gradients(g / n, g_abs / n, (g_squared / n - (g / n).square()) * n / max(n - 1, 1))
         for name, (g, g_abs, g_squared) in sums.items()
     }
+
+
+def _modulus(update: Update) -> Tensor:
+    outer = update.as_outer()
+    return (outer.d.abs().mT @ outer.x.abs()).double()
 
 
 @dataclass(frozen=True)

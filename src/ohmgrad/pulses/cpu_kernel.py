@@ -85,12 +85,13 @@ def _compact(bits_x, active):
 
 @inline
 def _largest(values):
-    largest = 0.0
+    """The largest size, infinity where a value is not finite."""
+    largest, rest = 0.0, 0.0
     for value in values:
         size = abs(float(value))
-        if not size <= largest:
-            largest = size
-    return largest
+        largest = size if size > largest else largest
+        rest += size - size  # NaN once a value is infinite or NaN
+    return largest if rest == 0.0 else np.inf
 
 
 @inline

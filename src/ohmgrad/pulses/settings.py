@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,8 @@ class PulsedUpdate:
     Raises:
         ValueError: a value breaks its rule.
     """
+
+    per_sample: ClassVar[bool] = True  # as ExpectedUpdate's field; hardware knows no other way
 
     bit_length: int = 31
     update_management: bool = True
