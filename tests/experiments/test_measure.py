@@ -137,3 +137,13 @@ def test_saturation_is_that_of_the_devices_that_hold_the_weight(algorithm):
     model, _ = two_tiles(algorithm)
     weights = torch.cat([model.get_submodule(name).weight.flatten(-2) for name in LAYERS], -1)
     assert_within_ulps(mean_saturation(model), (weights.abs() / 0.5).mean(-1), ulps=50)
+
+
+def test_a_per_sample_update_counts_each_samples_modulus():
+    # Two samples with opposite errors: the batch's gradient is 0, and yet pulses go both ways.
+    from ohmgrad import PulsedUpdate
+    from ohmgrad.experiments.measure import _modulus
+    from ohmgrad.pulses.forms import Outer
+
+    update = Outer(torch.tensor([[1.0], [-1.0]]), torch.ones(2, 1))
+    assert PulsedUpdate.per_sample and float(update.as_dense()) == 0.0 and float(_modulus(update)) == 2.0

@@ -36,8 +36,8 @@ class Gradients:
     """Gradient of the loss with respect to one tile's matrix, over mini-batches; (replica, out, in).
 
     mean: the gradient. variance: of a mini-batch's gradient.
-    mean_abs: E|g| of what devices are asked for: a mini-batch's gradient, or, where the update is per sample, the sum over
-        its samples of each one's modulus.
+    mean_abs: E|g| of what devices are asked for: a mini-batch's gradient, or, where the update is per sample, the sum
+        over its samples of each one's modulus.
     """
 
     mean: Tensor
