@@ -25,7 +25,7 @@ from ohmgrad.report.files import make_directory, write_json
 # What suits each data set; the network for MNIST is the paper's (Wu et al. 2024, sec. 5).
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"hidden": (32,), "activation": "tanh", "batch_size": 10, "epochs": 30, "lr": 0.1},
-    "mnist": {"hidden": (256, 128), "activation": "sigmoid", "batch_size": 50, "epochs": 10, "lr": 0.5},
+    "mnist": {"hidden": (256, 128), "activation": "sigmoid", "batch_size": 50, "epochs": 10, "lr": 0.2},
 }
 DEFAULTS["fashion-mnist"] = DEFAULTS["mnist"]
 

@@ -1,0 +1,133 @@
+"""The GPU's kernels against the eager reference: the same numbers of pulses, and weights within rounding.
+
+Triton decides at its import whether it compiles or interprets; so without a GPU these tests
+run in a process of their own.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from ohmgrad import PulsedUpdate
+from ohmgrad.devices import DEVICES, Device, SoftBounds
+from ohmgrad.devices.base import draw
+from ohmgrad.pulses import eager
+from ohmgrad.vocabulary import exp, power, where
+
+pytest.importorskip("triton")
+HOME = "cuda" if torch.cuda.is_available() else "cpu"
+CAN_RUN = HOME == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+if CAN_RUN:
+    from ohmgrad.pulses import gpu
+
+# Older interpreters cast NaN to whole numbers in lanes whose result is dropped, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+inside = pytest.mark.skipif(not CAN_RUN, reason="runs in the process that test_in_a_process_of_its_own starts")
+# Ulps at |w| = 1, half a dozen samples of up to 20 pulses: steps' rounding; in float64 also the float32 normals' own.
+ROUNDING = {torch.float32: 2.0**-23, torch.float64: 2e-8}
+CYCLE = 2**33 + 5  # beyond 32 bits, where a key's second word begins to tell
+BEND = 2.0
+
+
+def bend(w, w_max):
+    return power(where(w < w_max, 1.0 - w / w_max, 0.0), 1.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bent(Device):
+    """Steps that bend down to the bounds: neither affine nor ours."""
+
+    steepness: float = 0.5
+    steepness_dtod: float = 0.2
+
+    @staticmethod
+    def response(w, up, w_max, dw_min, w_min, steepness):
+        """Signed change of w by one noise-free pulse."""
+        return dw_min * where(up, bend(w, w_max), -exp(-steepness * BEND * w / w_min))
+
+
+def device(family: type[Device], **fields) -> Device:
+    spread = {"w_max_dtod": 0.3, "w_min_dtod": 0.3, "dw_min_dtod": 0.3, "up_down_dtod": 0.05}
+    bounds = {"w_min": -0.6, "w_max": 0.6} if math.isfinite(family.w_min) else {}
+    return family(**bounds, dw_min=0.02, dw_min_ctoc=0.3, **(spread if bounds else {}), **fields)
+
+
+def assert_agree(model: Device, x: torch.Tensor, d: torch.Tensor, lr: float = 0.1, least: int = 10, **settings) -> None:
+    """Two mini-batches with the kernels and with eager torch."""
+    update, x, d = PulsedUpdate(**settings), x.to(HOME), d.to(HOME)
+    params = draw(model, torch.tensor(3), (d.shape[1], x.shape[1]), x.dtype)
+    params = {k: v.to(HOME) if isinstance(v, torch.Tensor) else v for k, v in params.items()}
+    w = torch.zeros(d.shape[1], x.shape[1], dtype=x.dtype, device=HOME)
+    v, counts, expected = w.clone(), torch.zeros_like(w, dtype=torch.int64), torch.zeros_like(w, dtype=torch.int64)
+    launch = gpu.launcher(model, params, update, 7, w)
+    total = 0.0
+    for part, cycle in ((slice(0, 1), CYCLE), (slice(1, None), CYCLE + 1)):
+        total += float(launch(w, x[part], d[part], lr, torch.tensor(cycle, device=HOME), counts))
+        given = {"device": model, "params": params, "settings": update, "seed": 7, "cycle": cycle}
+        expected += eager.pulse(v, x[part], d[part], lr, **given)
+    assert torch.equal(counts, expected) and total == int(expected.sum()) >= least
+    assert (w - v).abs().max() <= ROUNDING[w.dtype]
+
+
+def lines(batch: int, n_in: int, n_out: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x, d = (torch.randn(batch, n, generator=generator, dtype=dtype) for n in (n_in, n_out))
+    return x, d * 0.25
+
+
+@pytest.mark.skipif(CAN_RUN, reason="this is that process, or there is a GPU")
+def test_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@inside
+@pytest.mark.parametrize("family", DEVICES)
+@pytest.mark.parametrize("ctoc", ["multiplicative", "additive"])
+@pytest.mark.parametrize("merge", [True, False])
+def test_kernels_equal_eager(family, ctoc, merge):
+    dtype = torch.float64 if (ctoc == "additive") == merge else torch.float32
+    assert_agree(device(family, ctoc=ctoc), *lines(2, 9, 5, dtype), merge=merge)
+
+
+@inside
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_users_device_that_is_not_affine(dtype):
+    assert_agree(device(Bent), *lines(2, 9, 5, dtype))
+
+
+@inside
+def test_trains_of_two_words_and_unmanaged_ones():
+    x, d = lines(2, 5, 3)
+    settings = {"bit_length": 40, "bit_length_management": False, "update_management": False}
+    assert_agree(device(SoftBounds), x, d, lr=-0.1, **settings)
+    assert_agree(device(SoftBounds), x[:1], 20.0 * d[:1], bit_length=1000)
+
+
+@inside
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70)])
+def test_positive_inputs_and_extreme_shapes(shape):
+    x, d = lines(2, shape[1], shape[0])
+    assert_agree(device(SoftBounds), x.abs() + 0.5, d.abs() + 0.1, least=2)
+
+
+@inside
+def test_nothing_to_do_and_what_is_not_finite():
+    x, d = torch.ones(2, 3, device=HOME), torch.ones(2, 2, device=HOME)
+    w = torch.zeros(2, 3, device=HOME)
+    launch = gpu.launcher(SoftBounds(), SoftBounds().nominal(), PulsedUpdate(), 0, w)
+    for zero in (
+        launch(w, 0.0 * x, d, 0.1, 0, None),
+        launch(w, x, d, 0.0, 0, None),
+        launch(w, x[:0], d[:0], 0.1, 0, None),
+    ):
+        assert zero == 0.0 and not w.any()
+    for bad in (math.nan, math.inf, -math.inf):
+        assert launch(w, torch.full_like(x, bad), d, 0.1, 0, None).isnan() and not w.any()
+        assert launch(w, x, torch.full_like(d, bad), 0.1, 0, None).isnan() and not w.any()
