@@ -55,7 +55,7 @@ def test_same_seed_gives_the_same_files_but_for_seconds(compare, tmp_path):
         assert other["methods"][method]["train_loss"] != first["methods"][method]["train_loss"]
 
 
-def test_results_hold_what_issue_2_lists(compare, tmp_path):
+def test_results_hold_every_figure(compare, tmp_path):
     results, printed = compare(*TINY, "--parameter", "ctoc=additive", "--parameter", "dw_min_log_normal=true")
     assert list(results["methods"]) == list(METHODS)
     for summary in results["methods"].values():
