@@ -1,9 +1,12 @@
 """The compiled kernel against the eager reference: the same numbers of pulses, and weights within rounding."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
-from ohmgrad import Crossbar, PulsedUpdate
+from ohmgrad import Crossbar, Dense, PulsedUpdate
 from ohmgrad.devices import DEVICES, Device, SoftBounds
 
 AFFINE = [family for family in DEVICES if family.is_affine]
@@ -89,3 +92,29 @@ def test_loading_a_state_takes_its_devices_along():
     for bar in (first, second):
         bar.pulse(x, d, 0.1)
     assert torch.equal(first.weight, second.weight)
+
+
+@pytest.mark.parametrize("update", [PulsedUpdate(), PulsedUpdate(eager=True)])
+def test_nan_is_refused_in_a_weight_and_in_columns(update):
+    bar, spoilt = Crossbar((2, 3), device=SoftBounds(), update=update), torch.zeros(2, 3)
+    spoilt[0, 1] = torch.nan
+    with pytest.raises(ValueError, match="weight needs finite numbers"):
+        bar.set_weight(spoilt)
+    with pytest.raises(ValueError, match="values needs finite numbers"):
+        bar.write_columns(torch.tensor([0, 1]), spoilt[:, :2], 0.1)
+    with pytest.raises(ValueError, match="dW needs finite numbers"):
+        bar.write(Dense(spoilt), 0.1)
+    assert not bar.weight.any()
+
+
+def test_a_copy_keeps_its_devices_when_the_original_loads_others():
+    original, other = (Crossbar((4, 5), device=device(SoftBounds), update=PulsedUpdate(), seed=s) for s in (1, 2))
+    x, d = torch.randn(3, 5), torch.randn(3, 4)
+    original.pulse(x, d, 0.1)
+    twins = [copy.deepcopy(original), pickle.loads(pickle.dumps(original))]
+    expected = copy.deepcopy(original)
+    expected.pulse(x, d, 5.0)
+    original.load_state_dict(other.state_dict())
+    for twin in twins:
+        twin.pulse(x, d, 5.0)  # long enough trains to meet the bounds
+        assert torch.equal(twin.weight, expected.weight)

@@ -209,6 +209,9 @@ class Crossbar(nn.Module):
             )
         return self._launches[replica]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_launches": {}}  # a copy makes its own, on its own parameters
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._launches = {}  # they hold the parameters as they were before this move to a device or dtype
         return super()._apply(fn, recurse)
@@ -271,10 +274,12 @@ class Crossbar(nn.Module):
             return
         outer = update.as_outer()
         batch = outer.x.shape[-2] if outer.x.dim() > 1 else -1
-        self._check("x", outer.x, batch, self.shape[1])
-        self._check("d", outer.d, batch, self.shape[0])
+        # The kernels of the pulsed update look for NaN in x and d themselves, on their way.
+        is_read_later = isinstance(self.update, PulsedUpdate)
+        self._check("x", outer.x, batch, self.shape[1], is_read_later=is_read_later)
+        self._check("d", outer.d, batch, self.shape[0], is_read_later=is_read_later)
 
-    def _check(self, name: str, tensor: Tensor, rows: int, columns: int) -> None:
+    def _check(self, name: str, tensor: Tensor, rows: int, columns: int, *, is_read_later: bool = False) -> None:
         """Door for every tensor that comes from outside."""
         if tensor.dtype != self.weight.dtype:
             raise TypeError(f"{name} needs the crossbar's dtype {self.weight.dtype}, got {tensor.dtype}")
@@ -285,8 +290,7 @@ class Crossbar(nn.Module):
                 + (f" with replicas {self.replicas} in front" if self.replicas else "")
                 + f", got {tuple(tensor.shape)}"
             )
-        # The kernels of the pulsed update look for NaN themselves, on their way.
-        if not isinstance(self.update, PulsedUpdate) and not torch.isfinite(tensor).all():
+        if not is_read_later and not torch.isfinite(tensor).all():
             n = int((~torch.isfinite(tensor)).sum())
             raise ValueError(f"{name} needs finite numbers, got NaN or infinity in {n} of {tensor.numel()} places")
 

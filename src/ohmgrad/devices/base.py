@@ -27,8 +27,6 @@ from ohmgrad import random
 Params = Mapping[str, Tensor | float]
 Value = Tensor | float
 
-SHARED = ("w_min", "w_max", "dw_up", "dw_down")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -110,7 +108,7 @@ class Device:
     @classmethod
     def own_parameters(cls) -> tuple[str, ...]:
         """Names of what the response takes beside w, up, dw_min and the bounds."""
-        return tuple(name for name in _response_arguments(cls) if name not in ("dw_min", "w_min", "w_max"))
+        return tuple(name for name in response_arguments(cls) if name not in ("dw_min", "w_min", "w_max"))
 
     @property
     def granularity(self) -> float:
@@ -229,7 +227,8 @@ class Device:
 
 
 @cache
-def _response_arguments(family: type[Device]) -> tuple[str, ...]:
+def response_arguments(family: type[Device]) -> tuple[str, ...]:
+    """What a family's response takes beside w and up, in its order."""
     names = tuple(inspect.signature(family.response).parameters)
     if names[:2] != ("w", "up"):
         raise ValueError(f"{family.__name__}.response needs the arguments (w, up, ...), got {names}")
@@ -240,7 +239,7 @@ def step(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> 
     """Signed change of w by one noise-free pulse on elements with these parameters."""
     dw = torch.where(up, *_pair(params, w)) if isinstance(up, Tensor) else params["dw_up" if up else "dw_down"]
     given = {"dw_min": dw, **{k: v for k, v in params.items() if k not in ("dw_up", "dw_down")}}
-    change = family.response(w, up, **{k: given[k] for k in _response_arguments(family)})
+    change = family.response(w, up, **{k: given[k] for k in response_arguments(family)})
     planes = [v for v in params.values() if isinstance(v, Tensor)]
     # Literals alone have a dtype of their own, and a response need not depend on w.
     dtype = functools.reduce(torch.promote_types, (v.dtype for v in planes), w.dtype)

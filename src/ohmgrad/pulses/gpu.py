@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ohmgrad import random
-from ohmgrad.devices.base import Device, Params, _response_arguments
+from ohmgrad.devices.base import Device, Params, response_arguments
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.settings import PulsedUpdate
 from ohmgrad.pulses.triton_target import TRITON, jit, popcount
@@ -61,7 +61,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     home = like.device
     n_out, n_in = like.shape
     given = {k: torch.as_tensor(v, dtype=like.dtype, device=home).contiguous() for k, v in params.items()}
-    names = _response_arguments(type(device))
+    names = response_arguments(type(device))
     at = names.index("dw_min") if "dw_min" in names else len(names)
     shared = tuple(given[k] for k in ("w_min", "w_max", "dw_up", "dw_down"))
     before, after = (tuple(given[k] for k in part) for part in (names[:at], names[at + 1 :]))

@@ -11,8 +11,8 @@ Wu et al. 2025, arXiv 2502.06309, Thm. 1). For the worst device this gives the p
     mean ||grad f||^2 -> sigma^2 S_K,    S_K = mean over steps of max_i G^2 / (F^2 - G^2)    (2)
 
 (Thm. 2 and 3; there S_K = mean of (||W||_inf/tau)^2 / (1 - (||W||_inf/tau)^2), the same for the asymmetric linear
-device). The theorems print 4 sigma^2 S_K; carrying their own proofs through gives the constant 1 (`docs` and the
-test of the lower-bound instance say more).
+device). The theorems print 4 sigma^2 S_K; carrying their own proofs through gives the constant 1 (the
+test of the lower-bound instance measures it).
 """
 
 from __future__ import annotations
