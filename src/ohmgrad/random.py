@@ -4,9 +4,9 @@ A key is a pair of 32-bit words, folded from (seed, stream, cycle, row, ...); `b
 32-bit random word. Nothing is carried from draw to draw, so the same numbers come out on any number of
 threads, in any order, for replicas side by side or alone, and after a resume: the state is the seed and the cycle.
 
-The functions from `mix` to `normal_pair` are written once on scalars, with the names of `vocabulary`: here they run
-on Python integers and int64 tensors, and the update kernels are compiled from the same source. The finaliser is
-Wellons' lowbias32 (hash-prospector, public domain): xor-shifts and odd multiplications modulo 2**32.
+The functions from `mix` to `quick_normal` are written once on scalars, with the names of `vocabulary`: here they run
+on Python integers and int64 tensors, and the update kernels are compiled from the same source. Each step is cut to 32 bits, which is
+what lets compilers keep to narrow registers. The finaliser is Wellons' lowbias32 (hash-prospector, public domain): xor-shifts and odd multiplications modulo 2**32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from ohmgrad.vocabulary import as_float, as_word, maximum, signed, sqrt, to_float, u32
+from ohmgrad.vocabulary import as_float, as_word, maximum, popcount, signed, sqrt, to_float, u32
 
 Words = Tensor | int
 Key = tuple[Words, Words]
@@ -43,14 +43,14 @@ class Stream(IntEnum):
 
 def mix(h):
     """A bijection of 32-bit words in which each input bit flips each output bit with probability about 1/2."""
-    h = u32((h ^ (h >> 16)) * 0x7FEB352D)
-    h = u32((h ^ (h >> 15)) * 0x846CA68B)
-    return h ^ (h >> 16)
+    h = u32(u32(h ^ (h >> 16)) * 0x7FEB352D)
+    h = u32(u32(h ^ (h >> 15)) * 0x846CA68B)
+    return u32(h ^ (h >> 16))
 
 
 def fold0(k0, word):
     """First word of the key of place `word` under a key."""
-    return mix(k0 ^ word)
+    return mix(u32(k0 ^ word))
 
 
 def fold1(k1, word):
@@ -61,9 +61,9 @@ def fold1(k1, word):
 def bits(k0, k1, counter):
     """32 random bits for each counter (a 32-bit word) under a key."""
     h = u32(k0 + u32(counter * GOLDEN))
-    h = u32((h ^ (h >> 16)) * 0x7FEB352D)
-    h = u32(u32((h ^ (h >> 15)) + k1) * 0x846CA68B)
-    return h ^ (h >> 16)
+    h = u32(u32(h ^ (h >> 16)) * 0x7FEB352D)
+    h = u32(u32(u32(h ^ (h >> 15)) + k1) * 0x846CA68B)
+    return u32(h ^ (h >> 16))
 
 
 def normal_pair(k0, k1, counter):
@@ -73,8 +73,8 @@ def normal_pair(k0, k1, counter):
     radius), sine and cosine are polynomials (error 6e-7 and 8e-6). The top bit of the first word is the sign.
     """
     word = bits(k0, k1, counter)
-    angle = u32((word ^ (word >> 15)) * 0x2C1B3C6D)
-    angle = angle ^ (angle >> 16) ^ k1
+    angle = u32(u32(word ^ (word >> 15)) * 0x2C1B3C6D)
+    angle = u32(angle ^ (angle >> 16) ^ k1)
     f = as_word(to_float(word & 0x7FFFFFFF) + 0.5)
     m = as_float((f & 0x007FFFFF) | 0x3F800000) - 1.0
     p = (((-0.06430341 * m + 0.2720867) * m - 0.57891) * m + 0.9838014) * m - 1.9989887
@@ -84,6 +84,20 @@ def normal_pair(k0, k1, counter):
     sine = (((-0.0043331 * q + 0.0794343) * q - 0.6458929) * q + 1.570791) * z
     cosine = ((-0.019164 * q + 0.2526979) * q - 1.2335417) * q + 1.0
     return as_float(as_word(r) ^ (word & 0x80000000)) * cosine, r * sine
+
+
+def quick_normal(k0, k1, counter):
+    """A standard normal, float32, for each counter, at half the cost: set bits of a random word, and a triangular dither.
+
+    32 fair bits make a binomial law, two uniform halves of a second word (together over -1 ... 1) fill its gaps, and a
+    cubic sets variance and kurtosis to 1 and 3. Its distribution function is within 3e-4 of the normal's, its sixth
+    moment 14.98 of 15; it never goes beyond 6.47.
+    """
+    word = bits(k0, k1, counter)
+    dither = u32(u32(word ^ (word >> 15)) * 0x2C1B3C6D)
+    dither = u32(u32(dither & 0xFFFF) + u32(dither >> 16))
+    r = to_float(u32(u32(popcount(word) << 16) + dither)) - 1114111.0
+    return r * (5.2970911e-6 + 4.099023e-19 * r * r)
 
 
 def fold(key: Key, word: Words) -> Key:

@@ -8,6 +8,7 @@ Number literals are narrowed to float32 on the way, so that no target widens.
 
 from __future__ import annotations
 
+import hashlib
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,13 @@ def u32(a: Words) -> Words:
     return a & 0xFFFFFFFF
 
 
+def popcount(a: Words) -> Words:
+    """Set bits of a 32-bit word."""
+    a = a - ((a >> 1) & 0x55555555)
+    a = (a & 0x33333333) + ((a >> 2) & 0x33333333)
+    return u32(((a + (a >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24
+
+
 def to_float(a: Words) -> Tensor:
     """A word below 2**31 as a float32 number."""
     return torch.as_tensor(a).to(torch.float32)
@@ -98,7 +106,7 @@ def as_float(a: Tensor) -> Tensor:
 
 # What a response may call, and what else our own kernel sources call.
 NAMES = ("where", "minimum", "maximum", "absolute", "exp", "log", "sqrt", "power")
-WORDS = ("u32", "to_float", "signed", "as_word", "as_float")
+WORDS = ("u32", "popcount", "to_float", "signed", "as_word", "as_float")
 
 
 @dataclass(frozen=True)
@@ -152,3 +160,12 @@ def retarget(function: Callable[..., Any], target: Target, *, words: bool = Fals
         raise NameError(f"{function.__qualname__} uses {function.__code__.co_freevars[0]!r} of an enclosing function")
     code = function.__code__.replace(co_consts=tuple(narrow(c) for c in function.__code__.co_consts))
     return target.compile(types.FunctionType(code, scope, function.__name__, function.__defaults__))
+
+
+def fingerprint(function: Callable[..., Any]) -> str:
+    """What a pure function does, as 16 hexadecimal digits: its code, and that of the functions and numbers it uses."""
+    code = function.__code__
+    used = [(name, function.__globals__.get(name)) for name in code.co_names if name not in NAMES]
+    parts: list[Any] = [code.co_code.hex(), code.co_consts, code.co_names, code.co_varnames, function.__defaults__]
+    parts += [(name, fingerprint(v) if isinstance(v, types.FunctionType) else repr(v)) for name, v in used]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -198,7 +198,7 @@ class Crossbar(nn.Module):
         assert isinstance(self.update, PulsedUpdate)
         if replica not in self._launches:
             planes = {k: v.view(-1, *self.shape)[replica] for k, v in self.params.items() if isinstance(v, Tensor)}
-            is_on_cpu = self.weight.device.type == "cpu" and cpu.is_supported(self.device_model, self.update)
+            is_on_cpu = self.weight.device.type == "cpu"
             make = cpu.launcher if is_on_cpu and not self.update.eager else eager.launcher
             self._launches[replica] = make(
                 self.device_model,

@@ -11,20 +11,7 @@ from ohmgrad import random
 from ohmgrad.devices.base import Device, Params, step
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.settings import PulsedUpdate
-from ohmgrad.pulses.train import counts, trains
-
-Affine = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def affine(device: Device, params: Params, like: Tensor) -> Affine:
-    """(C, S) of the step C + S w, for up and for down pulses, from the response at w = 0 and w = 1."""
-    zero, one = torch.zeros((1, 1), dtype=like.dtype), torch.ones((1, 1), dtype=like.dtype)
-    zero, one = zero.to(like.device), one.to(like.device)
-    pairs = []
-    for up in (True, False):
-        c = step(type(device), zero, up, params)
-        pairs.append((c, step(type(device), one, up, params) - c))
-    return pairs[0], pairs[1]
+from ohmgrad.pulses.train import counts, places, trains
 
 
 def launcher(
@@ -67,43 +54,64 @@ def pulse(
         Pulses at each crosspoint, (out, in) int64.
     """
     t = trains(x, d, lr, device.granularity, settings, seed, cycle)
-    total = torch.zeros_like(w, dtype=torch.int64)
-    rows = torch.arange(len(w), device=w.device).reshape(-1, 1)
+    total, place = torch.zeros_like(w, dtype=torch.int64), places(w)
     for i in range(len(x)):
         n = counts(i, t, settings, seed, cycle + i)
         up = (d[i, :, None] < 0) ^ (x[i, None, :] < 0) ^ (lr < 0)
-        key = random.fold(random.root(seed, random.Stream.PULSE, cycle + i), rows)
-        _train(w, n, up, device, params, settings, key)
+        key = random.root(seed, random.Stream.PULSE, cycle + i)
+        left = n
+        if settings.merge and device.is_affine:
+            left = torch.where(_merge(w, n, up, device, params, key, place), 0, n)
+        _one_by_one(w, left, up, device, params, key, place)
         total += n
     return total
 
 
-def _train(
-    w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, settings: PulsedUpdate, key: random.Key
+def _merge(
+    w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key: random.Key, place: Tensor
+) -> Tensor:
+    """The trains of one sample at once where the law allows it; where it did, (out, in) bool."""
+    low, high, dw_up, dw_down = _planes(w, params)
+    (c_up, s_up), (c_down, s_down) = _affine(device, params, w)
+    c, s, sigma = torch.where(up, c_up, c_down), torch.where(up, s_up, s_down), device.dw_min_ctoc
+    inverse, m = merge.inverse(s), n.clamp(min=1).to(w.dtype)
+    z = random.quick_normal(*key, place).to(w.dtype)
+    given = w, m, c * inverse, s * inverse, merge.rate(s)
+    if device.ctoc == "multiplicative":
+        change, noise, spread = merge.multiplicative(*given, sigma, z)
+    else:
+        change, noise, spread = merge.additive(*given, torch.where(up, dw_up, dw_down), sigma, z)
+    is_merged = merge.is_mergeable(w, change, spread, m, merge.longest(s * inverse, sigma), low, high) & (n > 0)
+    w.copy_(torch.where(is_merged, torch.clamp(w + (change + noise), low, high), w))
+    return is_merged
+
+
+def _one_by_one(
+    w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key: random.Key, place: Tensor
 ) -> None:
-    """The pulses of one sample: those that can, at once; the others one by one."""
-    sigma = device.dw_min_ctoc
-    low, high, dw_up, dw_down = (
+    """The pulses of one sample, each with its own noise."""
+    low, high, dw_up, dw_down = _planes(w, params)
+    dw = torch.where(up, dw_up, dw_down)
+    for k in range(int(n.max()) if n.numel() else 0):
+        one = step(type(device), w, up, params)
+        scale = device.dw_min_ctoc * (one if device.ctoc == "multiplicative" else dw)
+        z = random.quick_normal(*random.fold(key, k + 1), place).to(w.dtype)
+        w.copy_(torch.where(n > k, merge.pulse(w, one, scale, z, low, high), w))
+
+
+def _affine(device: Device, params: Params, like: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(C, S) of the step C + S w, for up and for down pulses, from the response at w = 0 and w = 1."""
+    zero, one = like.new_zeros((1, 1)), like.new_ones((1, 1))
+    pairs = []
+    for up in (True, False):
+        c = step(type(device), zero, up, params)
+        pairs.append((c, step(type(device), one, up, params) - c))
+    return pairs
+
+
+def _planes(w: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    low, high, up, down = (
         torch.as_tensor(params[k], dtype=w.dtype, device=w.device) for k in ("w_min", "w_max", "dw_up", "dw_down")
     )
-    dw = torch.where(up, dw_up, dw_down)
-    columns = torch.arange(w.shape[-1], device=w.device)
-    left = n.clone()
-    if settings.merge and device.is_affine:
-        (c_up, s_up), (c_down, s_down) = affine(device, params, w)
-        c, s = torch.where(up, c_up, c_down), torch.where(up, s_up, s_down)
-        m = n.clamp(min=1).to(w.dtype)
-        z = random.normal(key, columns, w.dtype)
-        change = merge.drift(w, m, c, s)
-        if device.ctoc == "multiplicative":
-            noise, spread = merge.multiplicative(w, m, c, s, 1.0 / (1.0 + s), sigma, z)
-        else:
-            noise, spread = merge.additive(m, s, dw, sigma, z)
-        is_merged = merge.is_mergeable(w, change, spread, m, s, sigma, low, high) & (n > 0)
-        w.copy_(torch.where(is_merged, torch.clamp(w + (change + noise), low, high), w))
-        left = torch.where(is_merged, 0, n)
-    for k in range(int(left.max()) if left.numel() else 0):
-        one = step(type(device), w, up, params)
-        scale = sigma * (one if device.ctoc == "multiplicative" else dw)
-        z = random.normal(random.fold(key, k + 1), columns, w.dtype)
-        w.copy_(torch.where(left > k, merge.pulse(w, one, scale, z, low, high), w))
+    return low, high, up, down
+

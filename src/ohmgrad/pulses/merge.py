@@ -1,61 +1,75 @@
-"""n pulses at once, for devices whose response is affine in w; written once for all targets.
+"""The n pulses of one train at once, for devices whose response is affine in w; written once for all targets.
 
-With a step C + S w per pulse, noise-free trains compose to
+The pulses of a train at one crosspoint have one direction. With a step C + S w per pulse they compose to
 
-    w_n = w + n (C + S w) phi(n, S),    phi(n, S) = ((1 + S)^n - 1) / (n S)
+    w_n = w + (C + S w) ((1 + S)^n - 1) / S,    (1 + S)^n = e^y,  y = n log(1 + S)
 
-phi is the binomial series, exact for n <= 6. Multiplicative noise makes the distance u = w + C/S from the fixed point a
-product of independent factors, u_n = u prod_k (1 + S)(1 + a xi_k) with a = s S / (1 + S), which up to terms of
-relative order a^2 is u (1 + S)^n (1 + a sqrt(n) z + a^2 (n - 1) (z^2 - 1) / 2) with one standard normal z: exact for
-n = 1, and right in mean, variance and skewness. Additive noise adds up to one normal of variance
-s^2 dw^2 n phi(n, 2 S + S^2), exactly.
+Multiplicative noise makes the distance u = w + C/S from the fixed point a product of independent factors,
+u_n = u prod_k (1 + S)(1 + a xi_k) with a = s S / (1 + S), which up to terms of relative order a^2 n is
+u (1 + S)^n (1 + a sqrt(n) z + a^2 (n - 1) (z^2 - 1) / 2) with one standard normal z: exact for n = 1, and right in
+mean, variance and skewness. Additive noise adds up to one normal of variance s^2 dw^2 ((1 + S)^2n - 1) / ((1 + S)^2 - 1),
+exactly.
 
-Where a train may meet a hard bound, where |n S| > 1/4 (the series) or |s S| > 1/20 (the terms left out), the pulses are
-applied one by one instead; the choice depends on the state and the number of pulses alone, never on the noise. A
-single pulse is itself.
+Where a train may meet a hard bound, where n |S| > 1/4 (the series below) or |a| sqrt(n) > 1/20 (the terms left out),
+its pulses are applied one by one instead. The choice depends on the state and the number of pulses, never on the noise.
 """
 
 from __future__ import annotations
 
 from ohmgrad.vocabulary import absolute, maximum, minimum, sqrt
 
-REACH = 6.5  # standard deviations that a train is allowed to stray; beyond them lie 8e-11 of all trains
+REACH = 6.5  # standard deviations that a train is allowed to stray; no noise goes farther
 
 
-def phi(n, s):
-    """((1 + s)^n - 1) / (n s) for n >= 1: binomial series, exact for n <= 6."""
-    tail = 1.0 + (n - 5.0) * s * 0.16666667
-    tail = 1.0 + (n - 4.0) * s * 0.2 * tail
-    tail = 1.0 + (n - 3.0) * s * 0.25 * tail
-    tail = 1.0 + (n - 2.0) * s * 0.33333334 * tail
-    return 1.0 + (n - 1.0) * s * 0.5 * tail
+def inverse(s):
+    """1 / (1 + S); C and S times it are the c and s of what follows."""
+    return 1.0 / (1.0 + s)
 
 
-def drift(w, n, c, s):
-    """Noise-free change of w by n pulses of step c + s w."""
-    return n * (c + s * w) * phi(n, s)
+def rate(s):
+    """(1 + S) log(1 + S) / S, to 1e-7 for |S| <= 1/4: twice the series of the area tangent."""
+    half = 1.0 / (2.0 + s)
+    q = s * half * (s * half)
+    return 2.0 * half * (1.0 + s) * (1.0 + q * (0.33333334 + q * (0.2 + q * 0.14285715)))
 
 
-def multiplicative(w, n, c, s, inverse, sigma, z):
-    """Noise of n pulses when each step's noise is sigma times the step, and its spread; inverse is 1 / (1 + s)."""
-    root = sqrt(n)
-    scale = (1.0 + n * s * phi(n, s)) * inverse * (c + s * w) * sigma
-    curvature = 0.5 * sigma * s * inverse * (n - 1.0)
-    return scale * (root * z + curvature * (z * z - 1.0)), absolute(scale) * root
+def longest(s, sigma):
+    """The most pulses that may be merged, far from the bounds; s is over 1 + S."""
+    r = 1.0 / maximum(absolute(s), 1e-30)
+    return r * minimum(0.2, 0.0025 * r / maximum(sigma * sigma, 1e-30))
 
 
-def additive(n, s, dw, sigma, z):
-    """Noise of n pulses when each step's noise is sigma times dw, and its spread."""
-    spread = sigma * dw * sqrt(n * phi(n, s * (2.0 + s)))
-    return spread * z, spread
+def growth(y):
+    """(e^y - 1) / y for |y| <= 1/4, to 2e-7 of it."""
+    return 1.0 + y * (0.5 + y * (0.16666667 + y * (0.041666668 + y * 0.008333334)))
 
 
-def is_mergeable(w, change, spread, n, s, sigma, low, high):
-    """Whether the law of n pulses at once is that of n pulses one by one."""
+def multiplicative(w, n, c, s, h, sigma, z):
+    """Change of w by n pulses, and its noise and spread, when each step's noise is sigma times the step; h: `rate`."""
+    g, t = c + s * w, n * h
+    y = t * s
+    p = growth(y)
+    root, scale = sqrt(n), (1.0 + y * p) * g * sigma
+    curvature = 0.5 * sigma * s * (n - 1.0)
+    return g * t * p, scale * (root * z + curvature * (z * z - 1.0)), absolute(scale) * root
+
+
+def additive(w, n, c, s, h, dw, sigma, z):
+    """Change of w by n pulses, and its noise and spread, when each step's noise is sigma times dw; h: `rate`."""
+    t = n * h
+    y = t * s
+    p = growth(y)
+    one = h * s  # log(1 + S)
+    squares = n * p * (1.0 + 0.5 * y * p) * (1.0 - one * (1.0 - 0.33333334 * one))
+    spread = sigma * dw * sqrt(squares)
+    return (c + s * w) * t * p, spread * z, spread
+
+
+def is_mergeable(w, change, spread, n, most, low, high):
+    """Whether the law of n pulses at once is that of n pulses one by one; most: `longest`."""
     top = maximum(w, w + change) + REACH * spread
     bottom = minimum(w, w + change) - REACH * spread
-    is_small = (absolute(n * s) <= 0.25) & (absolute(sigma * s) <= 0.05)
-    return (n <= 1.0) | (is_small & (top <= high) & (bottom >= low))
+    return (n <= most) & ((n <= 1.0) | ((top <= high) & (bottom >= low)))
 
 
 def pulse(w, step, noise, z, low, high):

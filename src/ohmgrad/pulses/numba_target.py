@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import tempfile
+import types
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ import numba.core.config
 import numba.extending
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import types as numba_types
 
 from ohmgrad import random, vocabulary
 from ohmgrad.vocabulary import Target
@@ -26,23 +27,25 @@ intrinsic: Any = numba.extending.intrinsic
 config: Any = numba.core.config
 
 # Products and sums may fuse; NaN, infinity and the order of operations stay as written.
-INLINE: dict[str, Any] = {"forceinline": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+INLINE: dict[str, Any] = {"forceinline": True, **FAST}
 
 
 @intrinsic
-def _float_of_bits(typing: Any, a: Any) -> Any:
-    return types.float32(types.uint32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
+def float_of_bits(typing: Any, a: Any) -> Any:
+    """The float32 number of these 32 bits."""
+    return numba_types.float32(numba_types.uint32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
 
 
 @intrinsic
 def _bits_of_float(typing: Any, a: Any) -> Any:
-    return types.uint32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
+    return numba_types.uint32(numba_types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
 
 
 @intrinsic
 def popcount(typing: Any, a: Any) -> Any:
     """Set bits of a 32-bit word."""
-    return types.uint32(types.uint32), lambda context, builder, sig, args: builder.ctpop(args[0])
+    return numba_types.uint32(numba_types.uint32), lambda context, builder, sig, args: builder.ctpop(args[0])
 
 
 def _inline(function: Callable[..., Any]) -> Any:
@@ -59,11 +62,12 @@ NUMBA = Target(
         "log": _inline(lambda a: math.log(a)),
         "sqrt": _inline(lambda a: math.sqrt(a)),
         "power": _inline(lambda a, b: a**b),
+        "popcount": popcount,
         "u32": _inline(lambda a: np.uint32(a)),
         "to_float": _inline(lambda a: np.float32(np.int32(a))),
         "signed": _inline(lambda a: np.float32(np.int32(a))),
         "as_word": _inline(lambda a: _bits_of_float(np.float32(a))),
-        "as_float": _inline(lambda a: _float_of_bits(np.uint32(a))),
+        "as_float": _inline(lambda a: float_of_bits(np.uint32(a))),
     },
     number=np.float32,
     word=np.uint32,
@@ -100,3 +104,25 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             config.CACHE_DIR = before
 
     return compile_
+
+
+def specialised(template: types.FunctionType, name: str, **given: Any) -> Any:
+    """A kernel from a template: a plain function whose module gives the names of `given` other values.
+
+    Plain functions of the same module that it calls are templates too. Kept on disk under `name`, which must tell
+    everything of `given`.
+    """
+
+    def build(function: types.FunctionType, compile_: Callable[..., Any]) -> Any:
+        scope = dict(function.__globals__)
+        for used in function.__code__.co_names:
+            value = scope.get(used)
+            if used in given:
+                scope[used] = given[used]
+            elif isinstance(value, types.FunctionType) and value.__module__ == template.__module__:
+                scope[used] = build(value, njit(**INLINE))
+        copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+        copy.__qualname__ = copy.__name__ = name if function is template else function.__name__
+        return compile_(copy)
+
+    return build(template, kernel(fastmath=FAST["fastmath"]))

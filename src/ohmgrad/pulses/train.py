@@ -78,11 +78,13 @@ def counts(sample: int, t: Trains, settings: PulsedUpdate, seed: int, cycle: int
     mean = length * (p_d.double()[:, None] * p_x.double()[None, :])
     if settings.train == "deterministic":
         return torch.floor(mean + 0.5).long()
-    place = random.fold(
-        random.root(seed, Stream.COUNT, cycle), torch.arange(len(p_d), device=p_d.device).reshape(-1, 1)
-    )
-    u = random.uniform(random.bits(*place, torch.arange(len(p_x), device=p_x.device)), torch.float64)
+    u = random.uniform(random.bits(*random.root(seed, Stream.COUNT, cycle), places(mean)), torch.float64)
     return torch.floor(mean + u).long()
+
+
+def places(plane: Tensor) -> Tensor:
+    """Numbers of the crosspoints, row by row, (out, in) int64: what tells their random numbers apart in a cycle."""
+    return torch.arange(plane.numel(), device=plane.device).reshape(plane.shape) & 0xFFFFFFFF
 
 
 def _row_max(size: Tensor) -> Tensor:

@@ -116,6 +116,7 @@ TRITON = Target(
         "log": log,
         "sqrt": sqrt,
         "power": power,
+        "popcount": popcount,
         "u32": u32,
         "to_float": to_float,
         "signed": signed,
