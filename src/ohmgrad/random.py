@@ -12,7 +12,7 @@ Wellons' lowbias32 (hash-prospector, public domain): xor-shifts and odd multipli
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
 import torch
@@ -25,6 +25,9 @@ Key = tuple[Words, Words]
 
 GOLDEN = 0x9E3779B9  # 2**32 / golden ratio, odd: steps of it visit every word
 SECOND = 0x85EBCA6B
+
+# Numbers of a plane made at once: their words fit a processor's cache, or keep a GPU busy.
+CACHED, LAUNCHED = 1 << 16, 1 << 24
 
 
 class Stream(IntEnum):
@@ -127,14 +130,48 @@ def plane_key(seed: Tensor, words: Iterable[Words], rows: int) -> Key:
     return fold(key, torch.arange(rows, device=seed.device).reshape(rows, 1))
 
 
-def normal_plane(seed: Tensor, words: Iterable[Words], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def normal_plane(seed: Tensor, words: Iterable[Words], rows: int | range, columns: int, dtype: torch.dtype) -> Tensor:
     """Standard normals, (*replica, rows, columns), a function of (seed, words, row, column)."""
-    return normal(plane_key(seed, words, rows), torch.arange(columns, device=seed.device), dtype)
+    pairs = torch.arange(-(-columns // 2), device=seed.device)
+
+    def make(key: Key) -> Tensor:
+        return torch.stack(normal_pair(*key, pairs), -1).flatten(-2)[..., :columns]
+
+    return _plane(seed, words, rows, columns, dtype, make)
 
 
-def uniform_plane(seed: Tensor, words: Iterable[Words], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def uniform_plane(seed: Tensor, words: Iterable[Words], rows: int | range, columns: int, dtype: torch.dtype) -> Tensor:
     """Uniforms on (0, 1), (*replica, rows, columns), a function of (seed, words, row, column)."""
-    return uniform(bits(*plane_key(seed, words, rows), torch.arange(columns, device=seed.device)), dtype)
+    counter = torch.arange(columns, device=seed.device)
+    return _plane(seed, words, rows, columns, dtype, lambda key: uniform(bits(*key, counter), dtype))
+
+
+def blocks(rows: int, columns: int, size: int) -> Iterable[range]:
+    """The rows of a plane in blocks of about `size` numbers, at least a row each.
+
+    >>> list(blocks(5, 10, 20))
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    step = max(1, size // max(1, columns))
+    return (range(rows)[first : first + step] for first in range(0, rows, step))
+
+
+def _plane(
+    seed: Tensor,
+    words: Iterable[Words],
+    rows: int | range,
+    columns: int,
+    dtype: torch.dtype,
+    make: Callable[[Key], Tensor],
+) -> Tensor:
+    """A plane from the keys of its rows, some rows at a time: the words in between are wider than the numbers."""
+    rows = range(rows) if isinstance(rows, int) else rows
+    plane = torch.empty((*seed.shape, len(rows), columns), dtype=dtype, device=seed.device)
+    key = root(seed.reshape(*seed.shape, 1, 1), *words)
+    for part in blocks(len(rows), columns * seed.numel(), CACHED if seed.device.type == "cpu" else LAUNCHED):
+        numbers = torch.arange(rows.start + part.start, rows.start + part.stop, device=seed.device)
+        plane[..., part.start : part.stop, :] = make(fold(key, numbers.reshape(-1, 1)))
+    return plane
 
 
 def derive(seed: Tensor, number: int) -> Tensor:

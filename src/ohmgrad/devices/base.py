@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,8 @@ class Device:
 
         Args:
             params: the shared ones, already drawn.
-            normal: each call gives a fresh plane of standard normals, (*replica, out, in).
+            normal: each call gives a fresh plane of standard normals, (*replica, out, in), or, for a large array, some
+                of its rows: what an element gets may depend on its own numbers alone.
         """
         values: dict[str, Value] = {}
         for name in self.own_parameters():
@@ -253,12 +255,24 @@ def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(device: Device, seed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Value]:
-    """`device.sample` for an array: planes (*replica, out, in) that are functions of (seed, row, column)."""
-    count = 0
+    """`device.sample` for an array: planes (*replica, out, in) that are functions of (seed, row, column).
 
-    def normal() -> Tensor:
-        nonlocal count
-        count += 1
-        return random.normal_plane(seed, (random.Stream.DEVICE, count), *shape, dtype)
+    Rows are drawn a block at a time, so that beside the planes themselves hardly any memory is needed.
+    """
+    n_out, n_in = shape
+    values: dict[str, Value] = {}
+    for rows in random.blocks(n_out, n_in * seed.numel(), random.CACHED):
+        for name, value in device.sample(_normals(seed, rows, n_in, dtype)).items():
+            if isinstance(value, Tensor):
+                if not rows.start:
+                    values[name] = torch.empty((*seed.shape, *shape), dtype=value.dtype, device=value.device)
+                torch.as_tensor(values[name])[..., rows.start : rows.stop, :] = value
+            else:
+                values[name] = value
+    return values
 
-    return device.sample(normal)
+
+def _normals(seed: Tensor, rows: range, n_in: int, dtype: torch.dtype) -> Callable[[], Tensor]:
+    """Calls give one plane after the other, (*replica, rows, in)."""
+    numbers = itertools.count(1)
+    return lambda: random.normal_plane(seed, (random.Stream.DEVICE, next(numbers)), rows, n_in, dtype)
