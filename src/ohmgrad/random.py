@@ -27,7 +27,7 @@ GOLDEN = 0x9E3779B9  # 2**32 / golden ratio, odd: steps of it visit every word
 SECOND = 0x85EBCA6B
 
 # Numbers of a plane made at once: their words fit a processor's cache, or keep a GPU busy.
-CACHED, LAUNCHED = 1 << 16, 1 << 24
+CACHED, LAUNCHED = 1 << 15, 1 << 24
 
 
 class Stream(IntEnum):
@@ -134,16 +134,21 @@ def normal_plane(seed: Tensor, words: Iterable[Words], rows: int | range, column
     """Standard normals, (*replica, rows, columns), a function of (seed, words, row, column)."""
     pairs = torch.arange(-(-columns // 2), device=seed.device)
 
-    def make(key: Key) -> Tensor:
-        return torch.stack(normal_pair(*key, pairs), -1).flatten(-2)[..., :columns]
+    def fill(part: Tensor, key: Key) -> None:
+        part[..., 0::2], odd = normal_pair(*key, pairs)
+        part[..., 1::2] = odd[..., : columns // 2]
 
-    return _plane(seed, words, rows, columns, dtype, make)
+    return _plane(seed, words, rows, columns, dtype, fill)
 
 
 def uniform_plane(seed: Tensor, words: Iterable[Words], rows: int | range, columns: int, dtype: torch.dtype) -> Tensor:
     """Uniforms on (0, 1), (*replica, rows, columns), a function of (seed, words, row, column)."""
     counter = torch.arange(columns, device=seed.device)
-    return _plane(seed, words, rows, columns, dtype, lambda key: uniform(bits(*key, counter), dtype))
+
+    def fill(part: Tensor, key: Key) -> None:
+        part.copy_(uniform(bits(*key, counter), dtype))
+
+    return _plane(seed, words, rows, columns, dtype, fill)
 
 
 def blocks(rows: int, columns: int, size: int) -> Iterable[range]:
@@ -162,15 +167,16 @@ def _plane(
     rows: int | range,
     columns: int,
     dtype: torch.dtype,
-    make: Callable[[Key], Tensor],
+    fill: Callable[[Tensor, Key], None],
 ) -> Tensor:
-    """A plane from the keys of its rows, some rows at a time: the words in between are wider than the numbers."""
+    """A plane from the keys of its rows, some rows at a time: the words on the way are wider than the numbers."""
     rows = range(rows) if isinstance(rows, int) else rows
     plane = torch.empty((*seed.shape, len(rows), columns), dtype=dtype, device=seed.device)
-    key = root(seed.reshape(*seed.shape, 1, 1), *words)
+    is_alone = seed.numel() == 1 and seed.device.type == "cpu"  # plain integers are faster than small tensors
+    key = root(int(seed) if is_alone else seed.reshape(*seed.shape, 1, 1), *words)
     for part in blocks(len(rows), columns * seed.numel(), CACHED if seed.device.type == "cpu" else LAUNCHED):
         numbers = torch.arange(rows.start + part.start, rows.start + part.stop, device=seed.device)
-        plane[..., part.start : part.stop, :] = make(fold(key, numbers.reshape(-1, 1)))
+        fill(plane[..., part.start : part.stop, :], fold(key, numbers.reshape(-1, 1)))
     return plane
 
 
