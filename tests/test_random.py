@@ -191,6 +191,26 @@ def test_replicas_draw_what_each_draws_alone():
     assert torch.equal(nested[:, 0], together)
 
 
+@pytest.mark.parametrize("columns", [1, 6, 7])
+@pytest.mark.parametrize("replicas", [(), (2, 1)])
+def test_blocks_of_rows_change_nothing(monkeypatch, columns, replicas):
+    # Planted: rows of each block counted from 0.
+    seeds = random.seed_tensor(3, replicas)
+    for plane in (normal_plane, uniform_plane):
+        whole = plane(seeds, (Stream.WRITE, 9), 11, columns, torch.float32)
+        with monkeypatch.context() as patch:
+            patch.setattr(random, "CACHED", 2 * columns * seeds.numel())
+            assert torch.equal(plane(seeds, (Stream.WRITE, 9), 11, columns, torch.float32), whole)
+        assert torch.equal(plane(seeds, (Stream.WRITE, 9), range(4, 9), columns, torch.float32), whole[..., 4:9, :])
+
+
+def test_a_plane_has_the_numbers_of_its_places():
+    # The plane makes its numbers by pairs; `normal` is asked for each. Planted: pairs in the other order.
+    key = plane_key(torch.tensor(8), (Stream.READ, 4), 3)
+    plane = normal_plane(torch.tensor(8), (Stream.READ, 4), 3, 7, torch.float32)
+    assert torch.equal(plane, normal(key, torch.arange(7)))
+
+
 def test_derived_seeds_differ():
     seeds = torch.cat([random.derive(torch.arange(1000), k) for k in range(20)])
     assert len(set(seeds.tolist())) == 20_000

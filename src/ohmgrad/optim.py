@@ -15,7 +15,8 @@ class AnalogOptimizer(torch.optim.Optimizer):
     """Sends what the backward passes left on the tiles through their algorithms, and steps the digital rest.
 
     A torch optimizer: param_groups, schedulers, closures, state_dict. What waits on a tile is the sum of all
-    backward passes since the last `zero_grad`, so gradient accumulation works.
+    backward passes since the last `zero_grad`, so gradient accumulation works. Each step is one mini-batch of time: the
+    devices of every tile decay and diffuse once, after its updates, also of a tile that nothing waits on.
 
     Args:
         model: the model; its tiles are found by themselves.

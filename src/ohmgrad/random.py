@@ -12,7 +12,7 @@ what lets compilers keep to narrow registers. The finaliser is Wellons' lowbias3
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
 import torch
@@ -25,6 +25,9 @@ Key = tuple[Words, Words]
 
 GOLDEN = 0x9E3779B9  # 2**32 / golden ratio, odd: steps of it visit every word
 SECOND = 0x85EBCA6B
+
+# Numbers of a plane made at once: their words fit a processor's cache, or keep a GPU busy.
+CACHED, LAUNCHED = 1 << 15, 1 << 24
 
 
 class Stream(IntEnum):
@@ -141,14 +144,54 @@ def plane_key(seed: Tensor, words: Iterable[Words], rows: int) -> Key:
     return fold(key, torch.arange(rows, device=seed.device).reshape(rows, 1))
 
 
-def normal_plane(seed: Tensor, words: Iterable[Words], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def normal_plane(seed: Tensor, words: Iterable[Words], rows: int | range, columns: int, dtype: torch.dtype) -> Tensor:
     """Standard normals, (*replica, rows, columns), a function of (seed, words, row, column)."""
-    return normal(plane_key(seed, words, rows), torch.arange(columns, device=seed.device), dtype)
+    pairs = torch.arange(-(-columns // 2), device=seed.device)
+
+    def fill(part: Tensor, key: Key) -> None:
+        part[..., 0::2], odd = normal_pair(*key, pairs)
+        part[..., 1::2] = odd[..., : columns // 2]
+
+    return _plane(seed, words, rows, columns, dtype, fill)
 
 
-def uniform_plane(seed: Tensor, words: Iterable[Words], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def uniform_plane(seed: Tensor, words: Iterable[Words], rows: int | range, columns: int, dtype: torch.dtype) -> Tensor:
     """Uniforms on (0, 1), (*replica, rows, columns), a function of (seed, words, row, column)."""
-    return uniform(bits(*plane_key(seed, words, rows), torch.arange(columns, device=seed.device)), dtype)
+    counter = torch.arange(columns, device=seed.device)
+
+    def fill(part: Tensor, key: Key) -> None:
+        part.copy_(uniform(bits(*key, counter), dtype))
+
+    return _plane(seed, words, rows, columns, dtype, fill)
+
+
+def blocks(rows: int, columns: int, size: int) -> Iterable[range]:
+    """The rows of a plane in blocks of about `size` numbers, at least a row each.
+
+    >>> list(blocks(5, 10, 20))
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    step = max(1, size // max(1, columns))
+    return (range(rows)[first : first + step] for first in range(0, rows, step))
+
+
+def _plane(
+    seed: Tensor,
+    words: Iterable[Words],
+    rows: int | range,
+    columns: int,
+    dtype: torch.dtype,
+    fill: Callable[[Tensor, Key], None],
+) -> Tensor:
+    """A plane from the keys of its rows, some rows at a time: the words on the way are wider than the numbers."""
+    rows = range(rows) if isinstance(rows, int) else rows
+    plane = torch.empty((*seed.shape, len(rows), columns), dtype=dtype, device=seed.device)
+    is_alone = seed.numel() == 1 and seed.device.type == "cpu"  # plain integers are faster than small tensors
+    key = root(int(seed) if is_alone else seed.reshape(*seed.shape, 1, 1), *words)
+    for part in blocks(len(rows), columns * seed.numel(), CACHED if seed.device.type == "cpu" else LAUNCHED):
+        numbers = torch.arange(rows.start + part.start, rows.start + part.stop, device=seed.device)
+        fill(plane[..., part.start : part.stop, :], fold(key, numbers.reshape(-1, 1)))
+    return plane
 
 
 def derive(seed: Tensor, number: int) -> Tensor:

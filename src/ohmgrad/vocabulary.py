@@ -90,8 +90,7 @@ def to_float(a: Words) -> Tensor:
 
 def signed(a: Words) -> Tensor:
     """A word read as a signed 32-bit integer, as a float32 number."""
-    a = torch.as_tensor(a)
-    return torch.where(a >= 0x80000000, a - 0x100000000, a).to(torch.float32)
+    return torch.as_tensor(a).to(torch.int32).to(torch.float32)  # int64 to int32 keeps the low 32 bits
 
 
 def as_word(a: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ def as_word(a: Tensor) -> Tensor:
 
 def as_float(a: Tensor) -> Tensor:
     """The float32 number of these bits."""
-    return torch.where(a >= 0x80000000, a - 0x100000000, a).to(torch.int32).view(torch.float32)
+    return a.to(torch.int32).view(torch.float32)
 
 
 # What a response may call, and what else our own kernel sources call.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from exact import assert_within_ulps
 from ohmgrad import Crossbar, Dense
-from ohmgrad.devices import ConstantStep, Device, Ideal, LinearStep, SoftBounds
+from ohmgrad.devices import ConstantStep, Device, Ideal, LinearStep, SoftBounds, SoftBoundsReference
 from ohmgrad.devices.base import draw
 
 DTYPES = (torch.float32, torch.float64)
@@ -28,6 +28,7 @@ class Case:
     q: Callable[[Tensor, bool], Tensor]  # (w, up) -> response factor
     symmetric_point: float
     n_states: float
+    planes: tuple[str, ...] = ("dw_up", "dw_down")  # what differs between devices where their steps do
 
 
 def straight(dw_up: float, dw_down: float, low: float, high: float) -> Callable[[Tensor, int, bool], Tensor]:
@@ -43,6 +44,11 @@ def geometric(dw_up: float, dw_down: float, up_to: float, down_to: float, low: f
         return (t - (t - w) * (1.0 - dw / abs(t)) ** n).clamp(low, high)
 
     return after
+
+
+def shifted(by: float, after: Callable[[Tensor, int, bool], Tensor]) -> Callable[[Tensor, int, bool], Tensor]:
+    """The states of a device that is read against a reference in state `by`."""
+    return lambda w, n, up: after(w + by, n, up) - by
 
 
 CASES: dict[type[Device], list[Case]] = {
@@ -100,6 +106,32 @@ CASES: dict[type[Device], list[Case]] = {
             n_states=150.0,
         ),
     ],
+    SoftBoundsReference: [
+        # Against a reference at 0.25: the element's states -0.5 ... 1 are the weights -0.75 ... 0.75.
+        Case(
+            SoftBoundsReference(w_max=1.0, w_min=-0.5, dw_min=0.01, reference_mean=0.25),
+            shifted(0.25, geometric(0.01, 0.01, 1.0, -0.5, -0.5, 1.0)),
+            lambda w, up: 0.75 - w if up else 1.5 + 2.0 * w,
+            symmetric_point=-0.25,
+            n_states=150.0,
+        ),
+        # Steps 1 and 0.8 on bounds +-0.9 balance at 0.1 (c tau / (2 - c)): the weight's 0, and its bounds 0.8, -1.
+        Case(
+            SoftBoundsReference(w_max=0.9, w_min=-0.9, dw_min=0.01, up_down=0.2, subtract_symmetry_point=True),
+            shifted(0.1, geometric(0.01, 0.008, 0.9, -0.9, -0.9, 0.9)),
+            lambda w, up: (0.8 - w) / 0.9 if up else 0.8 * (1.0 + w) / 0.9,
+            symmetric_point=0.0,
+            n_states=180.0,
+            planes=("dw_up", "dw_down", "w_max", "w_min", "reference"),
+        ),
+        Case(
+            SoftBoundsReference(w_max=0.6, w_min=-0.6, dw_min=0.006),
+            geometric(0.006, 0.006, 0.6, -0.6, -0.6, 0.6),
+            lambda w, up: 1.0 - w / 0.6 if up else 1.0 + w / 0.6,
+            symmetric_point=0.0,
+            n_states=200.0,
+        ),
+    ],
 }
 
 
@@ -115,15 +147,15 @@ class DeviceContract:
     @staticmethod
     def states(case: Case, dtype: torch.dtype = torch.float64) -> Tensor:
         """41 states from bound to bound."""
-        low, high = max(case.device.w_min, -2.0), min(case.device.w_max, 2.0)
-        return torch.linspace(low, high, 41, dtype=dtype)
+        bounds = case.device.nominal()
+        return torch.linspace(max(bounds["w_min"], -2.0), min(bounds["w_max"], 2.0), 41, dtype=dtype)
 
     def test_closed_form_after_n_pulses(self, case):
-        device, start = case.device, self.states(case)
+        device, start, bounds = case.device, self.states(case), case.device.nominal()
         for up in (True, False):
             w = start
             for n in range(1, 301):
-                w = (w + device.step(w, up)).clamp(device.w_min, device.w_max)
+                w = (w + device.step(w, up)).clamp(bounds["w_min"], bounds["w_max"])
                 if n in (1, 2, 17, 300):
                     assert_within_ulps(w, case.after(start, n, up), ulps=4 * n)
 
@@ -187,7 +219,7 @@ class DeviceContract:
         seed = torch.tensor(5)
         assert not any(isinstance(v, Tensor) for v in draw(case.device, seed, (2, 3), torch.float32).values())
         params = draw(replace(case.device, dw_min_dtod=0.1), seed, (2, 3), torch.float32)
-        assert {k for k, v in params.items() if isinstance(v, Tensor)} == {"dw_up", "dw_down"}
+        assert {k for k, v in params.items() if isinstance(v, Tensor)} == set(case.planes)
         assert params["dw_up"].shape == (2, 3) and params["dw_up"].dtype == torch.float32
 
     def test_sampling_is_a_function_of_seed_row_and_column(self, case):
@@ -213,6 +245,15 @@ class DeviceContract:
             ("dw_min_dtod", math.inf, "dw_min_dtod, got inf"),
             ("dw_min_ctoc", -0.3, "dw_min_ctoc >= 0, got -0.3"),
             ("write_noise", -1.0, "write_noise >= 0, got -1.0"),
+            ("lifetime", -5.0, "lifetime >= 0, got -5.0"),
+            ("lifetime", math.nan, "lifetime, got nan"),
+            ("lifetime", math.inf, "lifetime, got inf"),
+            ("lifetime_dtod", -0.1, "lifetime_dtod >= 0, got -0.1"),
+            ("diffusion", -0.1, "diffusion >= 0, got -0.1"),
+            ("diffusion_dtod", math.nan, "diffusion_dtod, got nan"),
+            ("reset", math.nan, "reset, got nan"),
+            ("reset_dtod", -0.1, "reset_dtod >= 0, got -0.1"),
+            ("reset_std", -0.1, "reset_std >= 0, got -0.1"),
             ("up_down", 1.5, "-1 <= up_down <= 1, got 1.5"),
             ("ctoc", "both", "ctoc 'multiplicative' or 'additive', got 'both'"),
             ("dw_min_log_normal", 2, "bool for dw_min_log_normal, got 2"),

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from chance import assert_correlation, assert_mean, assert_same_law, assert_variance
+from ohmgrad import random
 from ohmgrad.devices import DEVICES, SoftBounds
 from ohmgrad.devices.base import draw
 
@@ -61,6 +62,18 @@ def test_neighbours_differ_independently(seed):
     w_max = planes(seed, w_max_dtod=0.2)["w_max"]
     assert_correlation(w_max[1:], w_max[:-1])
     assert_correlation(w_max[:, 1:], w_max[:, :-1])
+
+
+@pytest.mark.parametrize("family", DEVICES)
+@pytest.mark.parametrize("replicas", [(), (2,)])
+def test_large_arrays_are_drawn_in_blocks_with_the_same_numbers(monkeypatch, family, replicas):
+    # Planted: each block drawn as the first rows.
+    device = family(dw_min_dtod=0.3, dw_min_log_normal=True, up_down_dtod=0.1, w_max_dtod=0.2, w_min_dtod=0.2)
+    seeds = random.seed_tensor(5, replicas)
+    whole = draw(device, seeds, (11, 7), torch.float32)
+    monkeypatch.setattr(random, "CACHED", 3 * 7 * seeds.numel())
+    for name, value in draw(device, seeds, (11, 7), torch.float32).items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(whole[name])), name
 
 
 @pytest.mark.parametrize("family", DEVICES)

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
-from ohmgrad.devices.base import Device, draw
+from ohmgrad.crossbar import elements, relax
+from ohmgrad.devices.base import Device
 from ohmgrad.pulses import cpu, eager
 from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
+
+MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Counters:
 
     cycles: rank-1 write cycles. pulses: pulses that reached devices (in the expected update: their mean number).
     reads: vectors read, forward and transposed. digital_memory: most numbers that a write kept outside the array.
+    pulses_per_crosspoint: the pulses at each, (*replica, out, in), int64 (in the expected update: float64), if kept.
     """
 
     cycles: int
     pulses: Tensor
     reads: int
     digital_memory: int
+    pulses_per_crosspoint: Tensor | None = None
 
 
 class Crossbar(nn.Module):
@@ -44,6 +49,7 @@ class Crossbar(nn.Module):
         replicas: leading dimensions: independent crossbars that are read and written in one call.
         weight: initial state, (*replica, out, in) or (out, in), clipped to the devices' bounds; 0 if absent.
         dtype: float32 or float64.
+        count_pulses: keep the pulses that reached each crosspoint (endurance), 8 bytes each.
 
     Raises:
         ValueError, TypeError: a shape, dtype or value breaks its rule; the message names the tensor.
@@ -59,8 +65,10 @@ class Crossbar(nn.Module):
     seed: Tensor
     cycles: Tensor
     pulses: Tensor
+    pulse_counts: Tensor | None
     reads: Tensor
     digital_memory: Tensor
+    relaxations: Tensor
     persistent: Tensor
 
     def __init__(
@@ -73,6 +81,7 @@ class Crossbar(nn.Module):
         replicas: Sequence[int] = (),
         weight: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
+        count_pulses: bool = False,
     ) -> None:
         super().__init__()
         if len(shape) != 2 or min(shape) < 1:
@@ -89,17 +98,23 @@ class Crossbar(nn.Module):
         self.register_buffer("cycles", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
         self.register_buffer("digital_memory", torch.zeros((), dtype=torch.int64))
+        # How often states have changed without pulses: by decay with diffusion, by a reset, by set_weight.
+        self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
         self._launches: dict[int, cpu.Launch] = {}
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
-        for name, value in _draw_all(devices, seeds, self.shape, dtype).items():
+        for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
             if isinstance(value, Tensor):
                 self.register_buffer(f"device_{name}", value)
                 self._plane_names.append(name)
             else:
                 self._numbers[name] = float(value)
         self.register_buffer("weight", torch.zeros(*self.replicas, *self.shape, dtype=dtype))
+        self.weight.clamp_(*self._bounds(self.params))  # the bounds of a single element may leave out 0
+        kind = torch.int64 if isinstance(self.update, PulsedUpdate) else torch.float64
+        counts = torch.zeros_like(self.weight, dtype=kind) if count_pulses else None
+        self.register_buffer("pulse_counts", counts)
         if self.device_model.write_noise:
             # What the pulses act on; the visible weight is this plus write noise.
             self.register_buffer("persistent", self.weight.clone())
@@ -114,15 +129,16 @@ class Crossbar(nn.Module):
     @property
     def counters(self) -> Counters:
         """Cycles, pulses, reads and digital memory so far."""
-        return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), int(self.digital_memory))
+        counts = None if self.pulse_counts is None else self.pulse_counts.clone()
+        return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), int(self.digital_memory), counts)
 
     @torch.no_grad()
     def set_weight(self, weight: Tensor) -> None:
         """Program a state directly, (*replica, out, in) or (out, in); clipped to the devices' bounds."""
         self._check("weight", weight, *self.shape)
         low, high = self._bounds(self.params)
-        self._state.copy_(torch.clamp(weight, low, high))
-        self._show(torch.ones_like(self.weight, dtype=torch.bool))
+        self._state.copy_(weight).clamp_(low, high)
+        self._show_settled(torch.ones_like(self.weight, dtype=torch.bool))
 
     def read(self, x: Tensor) -> Tensor:
         """W x for each row of x: (*replica, batch, in) to (*replica, batch, out)."""
@@ -180,17 +196,49 @@ class Crossbar(nn.Module):
         else:
             self._move(lr * values.mT, columns, n_cycles=len(columns))
 
+    @torch.no_grad()
+    def relax(self) -> None:
+        """What one mini-batch of time does to the devices: decay, then diffusion; free where they have neither."""
+        if relax.relaxes(params := self.params):
+            w = relax.relaxed(self._state, self.device_model, params, seed=self.seed, number=self.relaxations)
+            self._settle(w, slice(None), params)
+
+    @torch.no_grad()
+    def reset(self, columns: Tensor | None = None) -> None:
+        """Set all devices, or those of whole columns (n,), to their reset states, `reset_std` apart; not by pulses."""
+        if columns is None:
+            columns = torch.arange(self.shape[1], device=self.weight.device)
+        columns = self._column_numbers(columns)
+        params = self._params_of(columns)
+        w = relax.reset(self.device_model, params, columns, seed=self.seed, number=self.relaxations, like=self.weight)
+        self._settle(w, columns, params)
+
+    def _settle(self, w: Tensor, columns: Tensor | slice, params: Mapping[str, Tensor | float]) -> None:
+        """Take over states of some columns that came about without pulses, (*replica, out, n)."""
+        w = torch.clamp(w, *self._bounds(params))
+        moved = torch.zeros_like(self.weight, dtype=torch.bool)
+        moved[..., columns] = w != self._state[..., columns]
+        self._state[..., columns] = w
+        self._show_settled(moved)
+
+    def _show_settled(self, moved: Tensor) -> None:
+        self._show(moved, (random.Stream.RELAX, relax.Kind.WRITE, self.relaxations))
+        self.relaxations.add_(1)
+
     def _pulse(self, outer: Outer, lr: float) -> None:
         """Pulse trains, replica by replica."""
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
         cycle, is_shown = int(self.cycles), bool(self.device_model.write_noise)
-        counts = torch.zeros_like(self.weight, dtype=torch.int64) if is_shown else None
+        # With write noise, those of this mini-batch alone.
+        counts = torch.zeros_like(self.weight, dtype=torch.int64) if is_shown else self.pulse_counts
         for r, index in enumerate(np.ndindex(self.replicas)):
             x, d = (t[index] if t.dim() > 2 else t for t in (outer.x.detach(), outer.d.detach()))
             n = None if counts is None else counts[index]
             self.pulses[index] += self._launch(r)(self._state[index], x.contiguous(), d.contiguous(), lr, cycle, n)
-        if counts is not None:
+        if counts is not None and is_shown:
             self._show(counts > 0)
+            if self.pulse_counts is not None:
+                self.pulse_counts += counts
         self.cycles.add_(outer.x.shape[-2])
 
     def _launch(self, replica: int) -> cpu.Launch:
@@ -219,9 +267,7 @@ class Crossbar(nn.Module):
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
         """Expected update of some columns by delta, (*replica, out, n)."""
         assert isinstance(self.update, ExpectedUpdate)  # write() saw to it; said for the type checker
-        params = {
-            k: v[..., columns] if isinstance(v, Tensor) and v.shape[-1] > 1 else v for k, v in self.params.items()
-        }
+        params = self._params_of(columns)
         w = self._state[..., columns]
         delta = delta.expand_as(w)
         change = expected_increment(
@@ -232,20 +278,28 @@ class Crossbar(nn.Module):
             moved = torch.zeros_like(self.weight, dtype=torch.bool)
             moved[..., columns] = delta != 0
             self._show(moved)
+        if self.pulse_counts is not None:
+            self.pulse_counts[..., columns] += delta.abs().double() / self.device_model.granularity
         self.pulses.add_(delta.abs().sum((-2, -1), dtype=torch.float64) / self.device_model.granularity)
         self.cycles.add_(n_cycles)
+
+    def _params_of(self, columns: Tensor | slice) -> dict[str, Tensor | float]:
+        """Parameters of the elements in some columns."""
+        return {k: v[..., columns] if isinstance(v, Tensor) else v for k, v in self.params.items()}
 
     @property
     def _state(self) -> Tensor:
         """What pulses act on: the weight, or the persistent state behind a weight with write noise."""
         return self.persistent if self.device_model.write_noise else self.weight
 
-    def _show(self, moved: Tensor) -> None:
+    def _show(self, moved: Tensor, key: Sequence[random.Words] | None = None) -> None:
         """Draw the write noise anew where a device moved: weight = persistent + write_noise dw_min xi."""
         model = self.device_model
         if model.write_noise:
-            xi = random.normal_plane(self.seed, (random.Stream.WRITE, self.cycles), *self.shape, self.weight.dtype)
-            self.weight.copy_(torch.where(moved, self.persistent + model.write_noise * model.dw_min * xi, self.weight))
+            key = key or (random.Stream.WRITE, self.cycles)
+            xi = random.normal_plane(self.seed, key, *self.shape, self.weight.dtype)
+            shown = xi.mul_(model.write_noise * model.dw_min).add_(self.persistent)
+            torch.where(moved, shown, self.weight, out=self.weight)
 
     def _bounds(self, params: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
         like = {"dtype": self.weight.dtype, "device": self.weight.device}
@@ -259,11 +313,24 @@ class Crossbar(nn.Module):
             value = state_dict.get(prefix + name)
             if not isinstance(value, Tensor):
                 continue
-            is_bad = torch.isnan(value) if name in ("device_w_min", "device_w_max") else ~torch.isfinite(value)
+            is_bad = torch.isnan(value) if name in MAY_BE_INFINITE else ~torch.isfinite(value)
             if is_bad.any():
                 raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
         self._launches = {}
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _column_numbers(self, columns: Tensor) -> Tensor:
+        """Door for the numbers of columns."""
+        n_in = self.shape[1]
+        if columns.dim() != 1 or columns.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"columns needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
+            )
+        if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_in:
+            raise ValueError(
+                f"columns needs numbers from 0 to {n_in - 1}, got {int(columns.min())} to {int(columns.max())}"
+            )
+        return columns.to(self.weight.device, torch.int64)
 
     def _count_reads(self, vectors: Tensor) -> None:
         self.reads.add_(vectors.shape[-2] if vectors.dim() > 1 else 1)
@@ -297,24 +364,3 @@ class Crossbar(nn.Module):
     def extra_repr(self) -> str:
         """Shape, device and update, for print(model)."""
         return f"{self.shape[0]}x{self.shape[1]}, replicas={self.replicas}, {self.device_model}, {self.update}"
-
-
-def _draw_all(
-    devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype
-) -> dict[str, Tensor | float]:
-    """Parameters of one device, or of one device for each replica, stacked over the replicas."""
-    if len(devices) == 1:
-        return draw(devices[0], seeds, shape, dtype)
-    if len(devices) != seeds.numel() or len({type(d) for d in devices}) != 1:
-        raise ValueError(
-            f"device needs one device, or one of the same family for each of the {seeds.numel()} replicas, "
-            f"got {[type(d).__name__ for d in devices]}"
-        )
-    if len({(d.granularity, d.dw_min_ctoc, d.ctoc, d.write_noise) for d in devices}) != 1:
-        raise ValueError("devices of one crossbar need equal granularity and pulse noise; they may differ in all else")
-    drawn = [draw(d, s, shape, dtype) for d, s in zip(devices, seeds.flatten(), strict=True)]
-    planes = {}
-    for name in drawn[0]:
-        values = [torch.as_tensor(p[name], dtype=dtype).expand(shape) for p in drawn]
-        planes[name] = torch.stack(values).reshape(*seeds.shape, *shape)
-    return planes

@@ -146,12 +146,16 @@ class Tile(nn.Module):
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Send all waiting updates through the algorithm as one mini-batch, and forget them."""
+        """Send all waiting updates through the algorithm as one mini-batch, and forget them; then devices relax.
+
+        Time passes with each mini-batch, for every crossbar of the tile, also where nothing waits.
+        """
         waiting, self.waiting = self.waiting, []
-        if not self._is_waiting():
-            return
-        for update in _merge(waiting):
-            self.algorithm.update(self.state, update, lr)
+        if self._is_waiting():
+            for update in _merge(waiting):
+                self.algorithm.update(self.state, update, lr)
+        for bar in self.crossbars:
+            bar.relax()
 
     def _is_waiting(self) -> bool:
         return self.handle.grad is not None and bool(self.handle.grad)

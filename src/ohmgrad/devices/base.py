@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from ohmgrad import random
 
 Params = Mapping[str, Tensor | float]
 Value = Tensor | float
+
+NOT_NEGATIVE = ("write_noise", "lifetime", "diffusion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,11 @@ class Device:
         dw_min_ctoc: standard deviation of one pulse's step from pulse to pulse, relative to the step.
         ctoc: "multiplicative" noise scales with the response at w; "additive" noise with dw_min alone.
         write_noise: standard deviation, in units of dw_min, of the visible weight around the persistent one.
+        lifetime: mini-batches in which a state decays to 1/e of its distance from its reset state; 0 for no decay.
+        diffusion: standard deviation of the random walk of a state in one mini-batch.
+        lifetime_dtod, diffusion_dtod: their relative standard deviations between devices.
+        reset: mean state after a reset. reset_dtod: its standard deviation between devices, not relative.
+        reset_std: standard deviation of a device's state from reset to reset.
 
     Raises:
         ValueError: a value breaks its rule; the message names the field, the value and the rule.
@@ -62,12 +70,21 @@ class Device:
     dw_min_ctoc: float = 0.0
     ctoc: Literal["multiplicative", "additive"] = "multiplicative"
     write_noise: float = 0.0
+    lifetime: float = 0.0
+    lifetime_dtod: float = 0.0
+    diffusion: float = 0.0
+    diffusion_dtod: float = 0.0
+    reset: float = 0.0
+    reset_dtod: float = 0.0
+    reset_std: float = 0.01
 
     # response(w, up, dw_min, ...) -> signed change of w by one noise-free pulse. w: the state. up: the pulse's
     # direction. dw_min: this element's step in this direction, imbalance included. Further arguments by field name.
     response: ClassVar[Callable[..., Any]]
     # Whether the response is affine in w; then the pulses of a train compose in closed form (ohmgrad.pulses.merge).
     is_affine: ClassVar[bool] = False
+    # Fields in which the devices of one crossbar, one for each replica, may not differ.
+    shared: ClassVar[tuple[str, ...]] = ("dw_min_ctoc", "ctoc", "write_noise", "reset_std")
 
     def __post_init__(self) -> None:
         family = type(self).__name__
@@ -82,7 +99,7 @@ class Device:
             is_number = isinstance(value, float | int) and not isinstance(value, bool)
             if not is_number or math.isnan(value) or (math.isinf(value) and not may_be_infinite):
                 raise ValueError(f"{family} needs a finite number for {field.name}, got {value!r}")
-            if field.name.endswith(("_dtod", "_ctoc", "write_noise")) and value < 0:
+            if field.name.endswith(("_dtod", "_ctoc", "_std", *NOT_NEGATIVE)) and value < 0:
                 raise ValueError(f"{family} needs {field.name} >= 0, got {value}")
         if not self.w_min <= 0 <= self.w_max or self.w_min == self.w_max:
             raise ValueError(
@@ -125,7 +142,8 @@ class Device:
 
         Args:
             params: the shared ones, already drawn.
-            normal: each call gives a fresh plane of standard normals, (*replica, out, in).
+            normal: each call gives a fresh plane of standard normals, (*replica, out, in), or, for a large array, some
+                of its rows: what an element gets may depend on its own numbers alone.
         """
         values: dict[str, Value] = {}
         for name in self.own_parameters():
@@ -151,11 +169,32 @@ class Device:
             "dw_up": abs(self.dw_min * (gain + min(self.up_down, 0.0) + shift)),
             "dw_down": abs(self.dw_min * (gain - max(self.up_down, 0.0) - shift)),
         }
-        return params | self.extra(params, normal)
+        params = params | self.extra(params, normal)
+        return params | self.relaxation(normal)
+
+    def relaxation(self, normal: Callable[[], Tensor]) -> dict[str, Value]:
+        """What decay, diffusion and reset need of every element; no entry for what is off.
+
+        Source: aihwkit, `PulsedDevice`: a lifetime <= 1, drawn negative ones among them, forgets all at once.
+        """
+        values: dict[str, Value] = {}
+        if self.lifetime:
+            spread = self.lifetime_dtod
+            values["lifetime"] = self.lifetime * (1.0 + spread * normal()) if spread else self.lifetime
+        if self.diffusion:
+            spread = self.diffusion_dtod
+            values["diffusion"] = abs(self.diffusion * (1.0 + spread * normal())) if spread else self.diffusion
+        if self.reset or self.reset_dtod:
+            values["reset"] = self.reset + self.reset_dtod * normal() if self.reset_dtod else self.reset
+        return values
+
+    def reset_state(self, params: Params) -> Value:
+        """The state that decay and reset lead to, of every element."""
+        return params.get("reset", 0.0)
 
     def nominal(self) -> dict[str, Value]:
         """The parameters of the mean device."""
-        spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith("_dtod")}
+        spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith(("_dtod", "_std"))}
         return dataclasses.replace(self, **spreads).sample(lambda: torch.zeros(()))
 
     def step(self, w: Tensor, up: Tensor | bool, params: Params | None = None) -> Tensor:
@@ -253,12 +292,24 @@ def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(device: Device, seed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Value]:
-    """`device.sample` for an array: planes (*replica, out, in) that are functions of (seed, row, column)."""
-    count = 0
+    """`device.sample` for an array: planes (*replica, out, in) that are functions of (seed, row, column).
 
-    def normal() -> Tensor:
-        nonlocal count
-        count += 1
-        return random.normal_plane(seed, (random.Stream.DEVICE, count), *shape, dtype)
+    Rows are drawn a block at a time, so that beside the planes themselves hardly any memory is needed.
+    """
+    n_out, n_in = shape
+    values: dict[str, Value] = {}
+    for rows in random.blocks(n_out, n_in * seed.numel(), random.CACHED):
+        for name, value in device.sample(_normals(seed, rows, n_in, dtype)).items():
+            if isinstance(value, Tensor):
+                if not rows.start:
+                    values[name] = torch.empty((*seed.shape, *shape), dtype=value.dtype, device=value.device)
+                torch.as_tensor(values[name])[..., rows.start : rows.stop, :] = value
+            else:
+                values[name] = value
+    return values
 
-    return device.sample(normal)
+
+def _normals(seed: Tensor, rows: range, n_in: int, dtype: torch.dtype) -> Callable[[], Tensor]:
+    """Calls give one plane after the other, (*replica, rows, in)."""
+    numbers = itertools.count(1)
+    return lambda: random.normal_plane(seed, (random.Stream.DEVICE, next(numbers)), rows, n_in, dtype)

@@ -1,0 +1,37 @@
+"""The parameters of a crossbar's elements: of one device, or of one device for each replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ohmgrad.devices.base import Device, draw
+
+# What a device that lacks an effect has in its place.
+NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
+
+
+def draw_all(
+    devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype
+) -> dict[str, Tensor | float]:
+    """Parameters of one device, or of one device for each replica, stacked over the replicas."""
+    if len(devices) == 1:
+        return draw(devices[0], seeds, shape, dtype)
+    if len(devices) != seeds.numel() or len({type(d) for d in devices}) != 1:
+        raise ValueError(
+            f"device needs one device, or one of the same family for each of the {seeds.numel()} replicas, "
+            f"got {[type(d).__name__ for d in devices]}"
+        )
+    shared = devices[0].shared
+    if len({(d.granularity, *(getattr(d, name) for name in shared)) for d in devices}) != 1:
+        raise ValueError(
+            f"devices of one crossbar need equal granularity, {', '.join(shared)}; they may differ in all else"
+        )
+    drawn = [draw(d, s, shape, dtype) for d, s in zip(devices, seeds.flatten(), strict=True)]
+    planes = {}
+    for name in dict.fromkeys(name for p in drawn for name in p):
+        values = [torch.as_tensor(p.get(name, NEUTRAL.get(name)), dtype=dtype).expand(shape) for p in drawn]
+        planes[name] = torch.stack(values).reshape(*seeds.shape, *shape)
+    return planes
