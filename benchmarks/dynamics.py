@@ -3,7 +3,7 @@
     python benchmarks/dynamics.py --picture docs/dynamics.png --out benchmarks/results/dynamics.json
 
 Baseline: the published figure, on whose axes (1e-4 to 1e-2) the lumped curve lies on the simulated one and digital SGD
-ends below. The settings, where we depart from the authors' script, and the last figures: `ohmgrad.experiments.dynamics`.
+ends below. Settings, where we depart from the authors' script, and the last figures: `ohmgrad.experiments.dynamics`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def main(
     torch.set_num_threads(1)
     settings = DynamicsSettings(seeds=tuple(range(618, 618 + seeds)), steps=steps)
     fine = dataclasses.replace(settings, methods=("expected", "pulsed"), n_states=10.0 * settings.n_states)
-    console = Console()
+    console = Console(width=max(Console().width, 100))
     with Progress(console=console) as progress:
         n_runs = 1 + (len(METHODS) - 1) * len(settings.taus) + 2 * len(settings.taus)
         task = progress.add_task("runs", total=n_runs)
         curves, fine_curves = (run(s, lambda *_: progress.advance(task)) for s in (settings, fine))
     results = summary(settings, curves)
     results["ratios_fine"] = {"n_states": fine.n_states, **_ratio("pulsed", "expected", fine_curves)}
-    console.print(table(results), width=max(console.width, 100), crop=False)
+    console.print(table(results))
     if out:
         versions = {"ohmgrad": __version__, "torch": torch.__version__, "python": platform.python_version()}
         write_json(out, {"settings": dataclasses.asdict(settings), "versions": versions, **results})
