@@ -1,0 +1,187 @@
+"""The trains of a mini-batch on the CPU: bit lengths and line bits, as `train` makes them, compiled by Numba."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ohmgrad import random
+from ohmgrad.pulses.numba_target import INLINE, NUMBA, kernel, njit
+from ohmgrad.vocabulary import retarget
+
+fold0, fold1, bits = (retarget(f, NUMBA, words=True) for f in (random.fold0, random.fold1, random.bits))
+inline = njit(**INLINE)
+# No fused products where pulses are counted: counts are the same everywhere.
+exact = njit(error_model="numpy")
+f32, u32 = np.float32, np.uint32
+STOCHASTIC, MEAN_COUNT, DETERMINISTIC = range(3)
+
+
+@kernel()
+def prepare(x, d, lr, granularity, options, base_x, base_d, cycle, first, last, length, x_on, d_on):
+    """Trains of samples first ... last - 1 of a mini-batch.
+
+    x: (batch, in), d: (batch, out). options: (train, longest, update and bit-length management, resolution, stochastic
+    rounding). length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32, zeroed: line bits, or in
+    word 0 the probabilities of other trains; in the last word 1 of lines above 0 and 2 of those below.
+    Returns 1 where x holds NaN or infinity, 2 where d does, else 0.
+    """
+    for i in range(first, last):
+        slots = _trains(x[i], d[i], lr, granularity, options, base_x, base_d, cycle + i, x_on[i], d_on[i])
+        if slots < 0:
+            return -slots
+        length[i] = slots
+        _signs(x[i], x_on[i, -1])
+        _signs(d[i], d_on[i, -1])
+    return 0
+
+
+@kernel()
+def gather(on, lane, sign):
+    """The lines that have bits in any sample, into `lane`; their number. `on` then holds theirs side by side.
+
+    Where most have some, all take part: lines side by side are faster to load.
+
+    on: (batch, words + 1, lines), as `prepare` leaves it. sign: (batch,) int8, the side of 0 on which all values of a
+    sample's lines lie, or 0.
+    """
+    batch, n_words, n = on.shape[0], on.shape[1] - 1, on.shape[2]
+    is_on, m = np.zeros(n, np.uint32), 0
+    for i in range(batch):
+        for word in range(n_words):
+            for j in range(n):
+                is_on[j] |= on[i, word, j]
+    for j in range(n):
+        lane[m] = j
+        m += 1 if is_on[j] else 0
+        if m == n:
+            break
+    if 3 * m > 2 * n:
+        m = n
+        for j in range(n):
+            lane[j] = j
+    else:
+        for i in range(batch):
+            for word in range(n_words + 1):
+                for t in range(m):
+                    on[i, word, t] = on[i, word, lane[t]]
+    for i in range(batch):
+        n_below, n_above = u32(0), u32(0)
+        for t in range(m):
+            n_below += on[i, n_words, t] >> u32(1)
+            n_above += on[i, n_words, t] & u32(1)
+        sign[i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
+    return m
+
+
+@kernel()
+def firing(on):
+    """How many lines fire in any sample, and in how many samples each does, in sum."""
+    lines, fires = 0, 0
+    for j in range(on.shape[2]):
+        before = fires
+        for i in range(on.shape[0]):
+            word = u32(0)
+            for v in range(on.shape[1] - 1):
+                word |= on[i, v, j]
+            fires += 1 if word else 0
+        lines += 1 if fires > before else 0
+    return lines, fires
+
+
+@exact
+def _trains(x, d, lr, granularity, options, base_x, base_d, cycle, x_on, d_on):
+    """Slots of one sample's trains, which it makes; -1 where x, -2 where d holds NaN or infinity."""
+    _, longest, is_managed, is_shortened, _, _ = options
+    x_max, d_max = _largest(x), _largest(d)
+    if not x_max < np.inf:
+        return -1
+    if not d_max < np.inf:
+        return -2
+    wanted = abs(lr) * x_max * d_max / granularity
+    n = float(longest)
+    if is_shortened:
+        n = min(np.ceil(wanted), n)
+    if n < 1.0 or not wanted > 0.0:
+        return 0
+    a = np.sqrt(abs(lr) / (granularity * n))
+    b = a
+    if is_managed or is_shortened:
+        clipped = longest / wanted if wanted > longest else 1.0
+        ratio = np.sqrt(x_max / (d_max * clipped))
+        a, b = a * ratio, b / ratio
+    _line(x, b, int(n), options, base_x, cycle, x_on)
+    _line(d, a, int(n), options, base_d, cycle, d_on)
+    return int(n)
+
+
+@inline
+def _largest(values):
+    """The largest size, infinity where a value is not finite."""
+    largest, rest = 0.0, 0.0
+    for value in values:
+        size = abs(float(value))
+        largest = size if size > largest else largest
+        rest += size - size  # NaN once a value is infinite or NaN
+    return largest if rest == 0.0 else np.inf
+
+
+@exact
+def _line(values, amplitude, length, options, base, cycle, words):
+    """Bits, or the probability, of each line that is not 0."""
+    n, m = values.size, 0
+    place = np.empty(n, np.uint32)
+    for j in range(n):
+        place[m] = j
+        m += 1 if values[j] != 0.0 else 0
+    p, key = np.empty(m, np.float32), key_of(base, cycle)
+    for t in range(m):
+        p[t] = f32(min(abs(float(values[place[t]])) * amplitude, 1.0))
+    if options[4] > 0.0:
+        _round(values, amplitude, options[4], options[5], key, place, p)
+    if options[0] == STOCHASTIC:
+        _bits(p, place, length, key, words)
+    else:
+        for t in range(m):
+            words[0, place[t]] = p.view(np.uint32)[t]
+
+
+@exact
+def _round(values, amplitude, resolution, is_random, key, place, p):
+    """Probabilities in steps of the resolution; the draw stands in the slot after the last."""
+    k0, k1 = fold0(key[0], u32(0xFFFFFFFF)), fold1(key[1], u32(0xFFFFFFFF))
+    for t in range(p.size):
+        u = (float(bits(k0, k1, u32(place[t])) >> u32(9)) + 0.5) / 8388608.0 if is_random else 0.5
+        steps = min(abs(float(values[place[t]])) * amplitude, 1.0) / resolution
+        p[t] = f32(min(np.floor(steps + u) * resolution, 1.0))
+
+
+@exact
+def _bits(p, place, length, key, words):
+    m = p.size
+    threshold, is_on, found = np.empty(m, np.uint32), np.empty(m, np.uint32), np.empty(m, np.uint32)
+    for t in range(m):
+        threshold[t] = u32(max(float(p[t]) * 4294967296.0 - 1.0, 0.0))
+        is_on[t] = u32(1) if p[t] > f32(0.0) else u32(0)
+    for word in range((length + 31) // 32):
+        found[:] = u32(0)
+        for slot in range(32 * word, min(32 * word + 32, length)):
+            s0, s1, shift = fold0(key[0], u32(slot)), fold1(key[1], u32(slot)), u32(slot % 32)
+            for t in range(m):
+                hit = is_on[t] if bits(s0, s1, u32(place[t])) <= threshold[t] else u32(0)
+                found[t] |= u32(hit << shift)
+        for t in range(m):
+            words[word, place[t]] = found[t]
+
+
+@exact
+def _signs(values, out):
+    for j in range(values.size):
+        out[j] = u32(1) if values[j] > 0.0 else (u32(2) if values[j] < 0.0 else u32(0))
+
+
+@inline
+def key_of(base, word):
+    """Key of a 64-bit place under a base key."""
+    low, high = u32(word), u32(word >> 32)
+    k0, k1 = fold0(base[0], low), fold1(base[1], low)
+    return fold0(k0, high), fold1(k1, high)
