@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar import elements, relax
 from ohmgrad.devices.base import Device
-from ohmgrad.pulses import cpu, eager
+from ohmgrad.pulses import op
 from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
@@ -101,7 +101,7 @@ class Crossbar(nn.Module):
         # How often states have changed without pulses: by decay with diffusion, by a reset, by set_weight.
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
-        self._launches: dict[int, cpu.Launch] = {}
+        self._applier: tuple[Tensor, op.Apply] | None = None
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
@@ -165,18 +165,22 @@ class Crossbar(nn.Module):
         """
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
 
-    @torch.no_grad()
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""
-        if not abs(float(lr)) < float("inf"):
+        if not math.isfinite(lr):
             raise ValueError(f"lr needs a finite number, got {lr}")
         self._check_update(update)
         if update.digital_memory:
             self.digital_memory.clamp_(min=update.digital_memory)
-        outer = update.as_outer()
         if isinstance(self.update, PulsedUpdate):
-            self._pulse(outer, float(lr))
-        elif self.update.per_sample:
+            self._pulse(update.as_outer(), float(lr))
+        else:
+            self._write_expected(update, float(lr))
+
+    @torch.no_grad()
+    def _write_expected(self, update: Update, lr: float) -> None:
+        outer = update.as_outer()
+        if self.update.per_sample:
             for i in range(outer.x.shape[-2]):
                 sample = outer.d[..., i, :, None] * outer.x[..., i, None, :]
                 self._move(-lr * sample, slice(None), n_cycles=1)
@@ -226,42 +230,42 @@ class Crossbar(nn.Module):
         self.relaxations.add_(1)
 
     def _pulse(self, outer: Outer, lr: float) -> None:
-        """Pulse trains, replica by replica."""
-        assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
-        cycle, is_shown = int(self.cycles), bool(self.device_model.write_noise)
-        # With write noise, those of this mini-batch alone.
-        counts = torch.zeros_like(self.weight, dtype=torch.int64) if is_shown else self.pulse_counts
-        for r, index in enumerate(np.ndindex(self.replicas)):
-            x, d = (t[index] if t.dim() > 2 else t for t in (outer.x.detach(), outer.d.detach()))
-            n = None if counts is None else counts[index]
-            self.pulses[index] += self._launch(r)(self._state[index], x.contiguous(), d.contiguous(), lr, cycle, n)
-        if counts is not None and is_shown:
-            self._show(counts > 0)
-            if self.pulse_counts is not None:
-                self.pulse_counts += counts
-        self.cycles.add_(outer.x.shape[-2])
+        """Pulse trains."""
+        has_noise = self.device_model.write_noise > 0.0
+        state = self._buffers["persistent" if has_noise else "weight"]
+        x, d = (t.detach() if t.requires_grad else t for t in (outer.x, outer.d))
+        moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
+        if torch.compiler.is_compiling():
+            self._pulse_in_graph(x, d, lr, moved)
+        else:
+            if self._applier is None or self._applier[0] is not state:
+                self._applier = (state, self._new_applier())
+            self._applier[1](x.contiguous(), d.contiguous(), lr, self._buffers["pulse_counts"], moved)
+        if moved is not None:
+            self._show(moved.bool())
 
-    def _launch(self, replica: int) -> cpu.Launch:
-        """What applies pulses to one replica; made once, and anew after the parameters may have changed."""
-        assert isinstance(self.update, PulsedUpdate)
-        if replica not in self._launches:
-            planes = {k: v.view(-1, *self.shape)[replica] for k, v in self.params.items() if isinstance(v, Tensor)}
-            is_on_cpu = self.weight.device.type == "cpu"
-            make = cpu.launcher if is_on_cpu and not self.update.eager else eager.launcher
-            self._launches[replica] = make(
-                self.device_model,
-                self._numbers | planes,
-                self.update,
-                int(self.seed.flatten()[replica]),
-                self.weight.view(-1, *self.shape)[replica],
-            )
-        return self._launches[replica]
+    def _new_applier(self) -> op.Apply:
+        state = self._state
+        return op.applier(self.device_model, self._pulsed, self.params, self.seed, state, self.cycles, self.pulses)
+
+    def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
+        law = op.number_of(self.device_model, self._pulsed)
+        values = [torch.as_tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in self.params.values()]
+        torch.ops.ohmgrad.pulse(
+            self._state, x, d, lr, self.cycles, self.pulses, self.pulse_counts, moved, self.seed,
+            " ".join(self.params), values, law,
+        )  # fmt: skip
+
+    @property
+    def _pulsed(self) -> PulsedUpdate:
+        assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
+        return self.update
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_launches": {}}  # a copy makes its own, on its own parameters
+        return {**self.__dict__, "_applier": None}  # a copy makes its own, on its own parameters
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._launches = {}  # they hold the parameters as they were before this move to a device or dtype
+        self._applier = None  # it holds the parameters as they were before this move to a device or dtype
         return super()._apply(fn, recurse)
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
@@ -316,7 +320,7 @@ class Crossbar(nn.Module):
             is_bad = torch.isnan(value) if name in MAY_BE_INFINITE else ~torch.isfinite(value)
             if is_bad.any():
                 raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
-        self._launches = {}
+        self._applier = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _column_numbers(self, columns: Tensor) -> Tensor:
@@ -341,17 +345,16 @@ class Crossbar(nn.Module):
             return
         outer = update.as_outer()
         batch = outer.x.shape[-2] if outer.x.dim() > 1 else -1
-        # The kernels of the pulsed update look for NaN in x and d themselves, on their way.
-        is_read_later = isinstance(self.update, PulsedUpdate)
+        # The kernels of the pulsed update look for NaN in x and d themselves, on their way, replica by replica.
+        is_read_later = not self.replicas and isinstance(self.update, PulsedUpdate)
         self._check("x", outer.x, batch, self.shape[1], is_read_later=is_read_later)
         self._check("d", outer.d, batch, self.shape[0], is_read_later=is_read_later)
 
     def _check(self, name: str, tensor: Tensor, rows: int, columns: int, *, is_read_later: bool = False) -> None:
         """Door for every tensor that comes from outside."""
-        if tensor.dtype != self.weight.dtype:
-            raise TypeError(f"{name} needs the crossbar's dtype {self.weight.dtype}, got {tensor.dtype}")
-        lead, shape = tuple(tensor.shape[:-2]), tuple(tensor.shape[-2:])
-        if shape != (rows, columns) or lead not in ((), self.replicas):
+        if tensor.dtype != (own := self._buffers["weight"].dtype):  # type: ignore[union-attr]  # it is there
+            raise TypeError(f"{name} needs the crossbar's dtype {own}, got {tensor.dtype}")
+        if tensor.shape not in ((rows, columns), (*self.replicas, rows, columns)):
             raise ValueError(
                 f"{name} needs the shape {(rows, columns)}"
                 + (f" with replicas {self.replicas} in front" if self.replicas else "")

@@ -50,13 +50,14 @@ def step(w, up, params, t):
 IS_AFFINE = True
 
 
-def lines(w, first, last, trains, lane, planes, stride, law, keys, cycle, counts):
+def lines(first, last, w, trains, lane, planes, stride, law, keys, cycle, counts, moved):
     """Apply the trains of a mini-batch to lines first ... last - 1 of w, flat, in place; returns the pulses.
 
-    trains: (length, line_on, lane_on, sign, whether lr < 0) of `prepare` and `gather`. lane: the lanes that take part.
+    trains: (length, line_on, lane_on, sign, whether lr < 0) of `prepare` and `arrange`. lane: the lanes that take part.
     planes: w_min, w_max, dw_up, dw_down and what else the response takes, each flat or one number. stride: from line to
     line and from lane to lane. law: (noise, whether it is additive, whether pulses may merge, kind of train). keys: base
-    keys of pulses and of counts. counts: int64, to which pulses are added, as w; or empty.
+    keys of pulses and of counts. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both
+    as w or empty.
     """
     n_planes, total, m = len(planes), np.int64(0), min(TILE, lane.size)
     params, weights = np.empty((STRIP, n_planes, m), w.dtype), np.empty((STRIP, 1, m), w.dtype)
@@ -80,7 +81,7 @@ def lines(w, first, last, trains, lane, planes, stride, law, keys, cycle, counts
                         place[t] = u32((top + l) * stride[0]) + at[t]
                     total += _line(
                         top + l, start, ways[l], trains, law, keys, cycle, place[:size],
-                        weights[l, 0], params[l], space, hit, counts,
+                        weights[l, 0], params[l], space, hit, counts, moved,
                     )  # fmt: skip
                     _store(weights[l, 0], at[:size], w[(top + l) * stride[0] :])
     return total
@@ -143,7 +144,7 @@ def _store(values, at, line):
             line[at[t]] = values[t]
 
 
-def _line(line, start, ways, trains, law, keys, cycle, place, w, params, space, hit, counts):
+def _line(line, start, ways, trains, law, keys, cycle, place, w, params, space, hit, counts, moved):
     """All samples at a line, or a tile of it that begins with lane `start`; the pulses."""
     length, line_on, lane_on, sign, is_back = trains
     own, few, few_params = space
@@ -155,10 +156,13 @@ def _line(line, start, ways, trains, law, keys, cycle, place, w, params, space, 
     for i in range(length.size):
         if not _fires(line_on, i, line):
             continue
-        most, lanes = _count(i, line, start, length[i], line_on, lane_on, law, keys, cycle, place, own[N]), lane_on[i, -1]
+        most, lanes = (
+            _count(i, line, start, length[i], line_on, lane_on, law, keys, cycle, place, own[N]),
+            lane_on[i, -1],
+        )
         if not most:
             continue
-        total += _tally(own[N], place, counts)
+        total += _tally(own[N], place, counts, moved)
         is_line_back, side_of = is_back != (line_on[i, -1, line] == u32(2)), lanes[start : start + m]
         key, left = key_of(keys[0], cycle + i), N
         if IS_AFFINE and law[2]:
@@ -213,13 +217,17 @@ def _round_counts(k0, k1, is_random, length, line_p, lane_p, place, n):
 
 
 @fast
-def _tally(n, place, counts):
+def _tally(n, place, counts, moved):
     total = np.int32(0)
     for t in range(place.size):
         total += np.int32(n[t])
     if counts.size:
         for t in range(place.size):
             counts[place[t]] += np.int64(n[t])
+    if moved.size:
+        for t in range(place.size):
+            if n[t] > f32(0.0):
+                moved[place[t]] = 1
     return total
 
 
@@ -247,9 +255,7 @@ def _merged(w, own, params, side, place, law, key, most):
         return np.int32(0)
     for t in range(m):
         z = w.dtype.type(quick_normal(key[0], key[1], place[t]))
-        w[t], left[t] = _train(
-            w[t], n[t], c[t], s[t], h[t], longest_[t], dw[t], low[t], high[t], is_additive, sigma, z
-        )
+        w[t], left[t] = _train(w[t], n[t], c[t], s[t], h[t], longest_[t], dw[t], low[t], high[t], is_additive, sigma, z)
     return _most(left, m)
 
 

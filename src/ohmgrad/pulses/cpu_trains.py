@@ -14,21 +14,24 @@ inline = njit(**INLINE)
 exact = njit(error_model="numpy")
 f32, u32 = np.float32, np.uint32
 STOCHASTIC, MEAN_COUNT, DETERMINISTIC = range(3)
+BAD_D, BAD_X = 1, 1 << 16  # of any number of threads' answers, the sum tells both
 
 
 @kernel()
-def prepare(x, d, lr, granularity, options, base_x, base_d, cycle, first, last, length, x_on, d_on):
+def prepare(first, last, x, d, lr, granularity, options, base_x, base_d, cycle, length, x_on, d_on):
     """Trains of samples first ... last - 1 of a mini-batch.
 
     x: (batch, in), d: (batch, out). options: (train, longest, update and bit-length management, resolution, stochastic
-    rounding). length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32, zeroed: line bits, or in
+    rounding). length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32: line bits, or in
     word 0 the probabilities of other trains; in the last word 1 of lines above 0 and 2 of those below.
-    Returns 1 where x holds NaN or infinity, 2 where d does, else 0.
+    Returns BAD_X where x holds NaN or infinity, BAD_D where d does, else 0.
     """
     for i in range(first, last):
+        _clear(x_on[i])
+        _clear(d_on[i])
         slots = _trains(x[i], d[i], lr, granularity, options, base_x, base_d, cycle + i, x_on[i], d_on[i])
         if slots < 0:
-            return -slots
+            return BAD_X if slots == -1 else BAD_D
         length[i] = slots
         _signs(x[i], x_on[i, -1])
         _signs(d[i], d_on[i, -1])
@@ -36,14 +39,41 @@ def prepare(x, d, lr, granularity, options, base_x, base_d, cycle, first, last, 
 
 
 @kernel()
-def gather(on, lane, sign):
-    """The lines that have bits in any sample, into `lane`; their number. `on` then holds theirs side by side.
+def arrange(x_on, d_on, lane, sign):
+    """Whether to take the mini-batch row by row or column by column, and how many columns or rows then take part.
 
-    Where most have some, all take part: lines side by side are faster to load.
-
-    on: (batch, words + 1, lines), as `prepare` leaves it. sign: (batch,) int8, the side of 0 on which all values of a
-    sample's lines lie, or 0.
+    These, the lanes, stand in `lane`, and their bits side by side in x_on or d_on. sign: (batch,) int8, the side of 0
+    on which all values of a sample's lanes lie, or 0.
     """
+    rows, columns = _firing(d_on), _firing(x_on)
+    is_by_row = _cost(rows, columns, 6.0, 4.0) <= _cost(columns, rows, 18.0, 5.0)
+    return is_by_row, _gather(x_on if is_by_row else d_on, lane, sign)
+
+
+@exact
+def _firing(on):
+    """How many lines fire in any sample, and in how many samples each does, in sum."""
+    lines, fires = 0, 0
+    for j in range(on.shape[2]):
+        before = fires
+        for i in range(on.shape[0]):
+            word = u32(0)
+            for v in range(on.shape[1] - 1):
+                word |= on[i, v, j]
+            fires += 1 if word else 0
+        lines += 1 if fires > before else 0
+    return lines, fires
+
+
+@exact
+def _cost(lines, lanes, load, apply):
+    """Of a mini-batch taken line by line. load, apply: cycles to load a crosspoint and to apply a train to it."""
+    return (lanes[0] + 15) // 16 * (lines[0] * load + lines[1] * apply)
+
+
+@exact
+def _gather(on, lane, sign):
+    """The lines that have bits in any sample, side by side, or all where most have some; their number."""
     batch, n_words, n = on.shape[0], on.shape[1] - 1, on.shape[2]
     is_on, m = np.zeros(n, np.uint32), 0
     for i in range(batch):
@@ -71,21 +101,6 @@ def gather(on, lane, sign):
             n_above += on[i, n_words, t] & u32(1)
         sign[i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
     return m
-
-
-@kernel()
-def firing(on):
-    """How many lines fire in any sample, and in how many samples each does, in sum."""
-    lines, fires = 0, 0
-    for j in range(on.shape[2]):
-        before = fires
-        for i in range(on.shape[0]):
-            word = u32(0)
-            for v in range(on.shape[1] - 1):
-                word |= on[i, v, j]
-            fires += 1 if word else 0
-        lines += 1 if fires > before else 0
-    return lines, fires
 
 
 @exact
@@ -171,6 +186,13 @@ def _bits(p, place, length, key, words):
                 found[t] |= u32(hit << shift)
         for t in range(m):
             words[word, place[t]] = found[t]
+
+
+@exact
+def _clear(words):
+    for v in range(words.shape[0] - 1):
+        for j in range(words.shape[1]):
+            words[v, j] = u32(0)
 
 
 @exact

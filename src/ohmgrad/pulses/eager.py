@@ -15,20 +15,27 @@ from ohmgrad.pulses.train import counts, places, trains
 
 
 def launcher(
-    device: Device, params: Params, settings: PulsedUpdate, seed: int, like: Tensor
-) -> Callable[[Tensor, Tensor, Tensor, float, int, Tensor | None], int]:
+    device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor
+) -> Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int]:
     """`pulse` with all that does not change from call to call; as `cpu.launcher`."""
 
-    def launch(w: Tensor, x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None) -> int:
-        for name, tensor in (("x", x), ("d", d)):
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{name} needs finite numbers, got NaN or infinity")
+    def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
+        need_finite(x, d)
         n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=cycle)
         if counts is not None:
             counts += n
+        if moved is not None:
+            moved |= n > 0
         return int(n.sum())
 
     return launch
+
+
+def need_finite(x: Tensor, d: Tensor) -> None:
+    """Door for what the pulses are made of. Raises ValueError."""
+    for name, tensor in (("x", x), ("d", d)):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} needs finite numbers, got NaN or infinity")
 
 
 def pulse(
@@ -67,9 +74,7 @@ def pulse(
     return total
 
 
-def _merge(
-    w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key: random.Key, place: Tensor
-) -> Tensor:
+def _merge(w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key: random.Key, place: Tensor) -> Tensor:
     """The trains of one sample at once where the law allows it; where it did, (out, in) bool."""
     low, high, dw_up, dw_down = _planes(w, params)
     (c_up, s_up), (c_down, s_down) = _affine(device, params, w)
@@ -114,4 +119,3 @@ def _planes(w: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         torch.as_tensor(params[k], dtype=w.dtype, device=w.device) for k in ("w_min", "w_max", "dw_up", "dw_down")
     )
     return low, high, up, down
-

@@ -34,12 +34,16 @@ INLINE: dict[str, Any] = {"forceinline": True, **FAST}
 @intrinsic
 def float_of_bits(typing: Any, a: Any) -> Any:
     """The float32 number of these 32 bits."""
-    return numba_types.float32(numba_types.uint32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
+    return numba_types.float32(numba_types.uint32), lambda context, builder, sig, args: builder.bitcast(
+        args[0], ir.FloatType()
+    )
 
 
 @intrinsic
 def _bits_of_float(typing: Any, a: Any) -> Any:
-    return numba_types.uint32(numba_types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
+    return numba_types.uint32(numba_types.float32), lambda context, builder, sig, args: builder.bitcast(
+        args[0], ir.IntType(32)
+    )
 
 
 @intrinsic

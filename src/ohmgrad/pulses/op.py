@@ -1,0 +1,92 @@
+"""The pulsed update of a whole crossbar: which target applies it, and the operator that stands for it in torch's graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ohmgrad.devices.base import Device, Params
+from ohmgrad.pulses import cpu, eager
+from ohmgrad.pulses.settings import PulsedUpdate
+
+# apply(x, d, lr, cycle, counts, moved) -> pulses, for one replica.
+Launch = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int | Tensor]
+# The same for a crossbar, which counts its cycles and pulses itself.
+Apply = Callable[[Tensor, Tensor, float, Tensor | None, Tensor | None], None]
+
+
+def applier(
+    device: Device, settings: PulsedUpdate, params: Params, seed: Tensor, w: Tensor, cycles: Tensor, pulses: Tensor
+) -> Apply:
+    """What applies mini-batches to a crossbar, with all that does not change from call to call.
+
+    Args:
+        params: the elements' parameters, numbers or planes (*replica, out, in).
+        seed: (*replica,) int64.
+        w: the weight, (*replica, out, in), changed in place by each call.
+        cycles, pulses: () int64 and (*replica,) float64, to which each call adds.
+
+    Returns:
+        apply(x, d, lr, counts, moved): w moves by -lr * d x'; x is (*replica, batch, in) or (batch, in), d
+        likewise; counts, int64 as w, is added to and moved, uint8 as w, is set where devices got pulses, if given.
+    """
+    shape = (math.prod(w.shape[:-2]), *w.shape[-2:])
+    make = cpu.launcher if w.device.type == "cpu" and not settings.eager else eager.launcher
+    launches: list[Launch] = []
+    for r, own_seed in enumerate(seed.flatten().tolist()):
+        own = {k: v.reshape(-1, *shape[1:])[r] if isinstance(v, Tensor) else v for k, v in params.items()}
+        launches.append(make(device, own, settings, own_seed, w.view(shape)[r]))
+    is_on_cpu = w.device.type == "cpu"
+    # The same memory: an addition to a number in an array costs less than one to a tensor.
+    sent, past = (t.view(-1).numpy() if is_on_cpu else t.view(-1) for t in (pulses, cycles))
+
+    def apply(x: Tensor, d: Tensor, lr: float, counts: Tensor | None, moved: Tensor | None) -> None:
+        cycle = int(past[0])
+        if w.dim() == 2:
+            sent[0] += launches[0](x, d, lr, cycle, counts, moved)
+        else:
+            for r, launch in enumerate(launches):
+                x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
+                counts_r, moved_r = (None if t is None else t.view(shape)[r] for t in (counts, moved))
+                sent[r] += launch(x_r, d_r, lr, cycle, counts_r, moved_r)
+        past[0] = cycle + x.shape[-2]
+
+    return apply
+
+
+_laws: dict[tuple[Device, PulsedUpdate], int] = {}
+
+
+def number_of(device: Device, settings: PulsedUpdate) -> int:
+    """A number by which a graph of torch names the device and the settings, valid in this process."""
+    return _laws.setdefault((device, settings), len(_laws))
+
+
+@torch.library.custom_op("ohmgrad::pulse", mutates_args=("w", "cycles", "pulses", "counts", "moved"))
+def pulse(
+    w: Tensor,
+    x: Tensor,
+    d: Tensor,
+    lr: float,
+    cycles: Tensor,
+    pulses: Tensor,
+    counts: Tensor | None,
+    moved: Tensor | None,
+    seed: Tensor,
+    names: str,
+    values: Sequence[Tensor],
+    law: int,
+) -> None:
+    """`applier` and its call in one; names, values: the parameters, names with spaces between."""
+    device, settings = next(known for known, number in _laws.items() if number == law)
+    params = {k: v if v.dim() else float(v) for k, v in zip(names.split(), values, strict=True)}
+    applier(device, settings, params, seed, w, cycles, pulses)(x, d, lr, counts, moved)
+
+
+@pulse.register_fake
+def _(*_: Any) -> None:
+    return None
