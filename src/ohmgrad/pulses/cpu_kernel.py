@@ -1,11 +1,12 @@
-"""The kernel of `cpu` that applies trains to weights: one for each device family, compiled by Numba with its response.
+"""The kernel of `cpu`: one for each device family, compiled by Numba with the family's response inside.
 
 Crosspoints are taken line by line: rows and in each the columns (its lanes), or the other way round where that
 leaves more to skip: a sample costs nothing at a line that it leaves silent. For each sample that fires, one pass over
 the lanes counts coincidences, one applies the trains where the law lets all their pulses act at once (`merge`), and the
-rest follow pulse by pulse. What a line needs lies side by side in `own`, so that these passes run over wide registers.
+rest follow pulse by pulse. What a line needs lies side by side, so that these passes run over wide registers.
 
-Functions without a decorator are templates: `kernel_of` compiles them with the response of a family inside.
+Functions without a decorator are templates, see `kernel_of`. Arrays are indexed where they are, not sliced: each view
+of an array counts its references.
 """
 
 from __future__ import annotations
@@ -17,7 +18,21 @@ import numpy as np
 from ohmgrad import random
 from ohmgrad.devices.base import response_arguments
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_trains import MEAN_COUNT, STOCHASTIC, bits, exact, f32, fold0, fold1, inline, key_of, u32
+from ohmgrad.pulses.cpu_trains import (
+    MEAN_COUNT,
+    STOCHASTIC,
+    bits,
+    exact,
+    f32,
+    fold0,
+    fold1,
+    inline,
+    is_by_row,
+    key_of,
+    lanes_of,
+    prepare,
+    u32,
+)
 from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, njit, popcount, specialised
 from ohmgrad.vocabulary import fingerprint, retarget
 
@@ -38,67 +53,92 @@ minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximu
 fast = njit(**FAST)
 STRIP, TILE = 16, 1024  # lines and lanes whose planes are loaded together
 # Rows of `own`, over the lanes of one line. Of up and, in the next row, of down pulses C and S over 1 + S, 1 + S, rate,
-# the most pulses that merge; then bounds, a sample's pulses, and those that are left.
+# the most pulses that merge; then a sample's pulses, and those that are left.
 C, S, ONE, H, MOST, N, LEFT, N_OWN = 0, 2, 4, 6, 8, 10, 11, 12
 
 
-def step(w, up, params, t):
-    """Signed change by one noise-free pulse of the element at t; a placeholder for a family's own."""
+def step(w, up, params, k, t):
+    """Signed change by one noise-free pulse of the element at lane t of line k; a placeholder for a family's own."""
     raise NotImplementedError
 
 
 IS_AFFINE = True
 
 
-def lines(first, last, w, trains, lane, planes, stride, law, keys, cycle, counts, moved):
-    """Apply the trains of a mini-batch to lines first ... last - 1 of w, flat, in place; returns the pulses.
+def pulse(share, n_shares, x, d, lr, settings, w, planes, cycle, counts, moved):
+    """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or below 0 a fault.
 
-    trains: (length, line_on, lane_on, sign, whether lr < 0) of `prepare` and `arrange`. lane: the lanes that take part.
-    planes: w_min, w_max, dw_up, dw_down and what else the response takes, each flat or one number. stride: from line to
-    line and from lane to lane. law: (noise, whether it is additive, whether pulses may merge, kind of train). keys: base
-    keys of pulses and of counts. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both
-    as w or empty.
+    settings: (granularity, options, law, keys). options: of `prepare`. law: (noise, whether it is additive, whether
+    pulses may merge). keys: base keys of input and error lines, of pulses and of counts. planes: w_min, w_max, dw_up,
+    dw_down and what else the response takes, each as w or one number. counts: int64, to which pulses are added; moved:
+    uint8, set where pulses arrived; both as w or empty. Of several threads each makes the trains and takes a share.
     """
-    n_planes, total, m = len(planes), np.int64(0), min(TILE, lane.size)
-    params, weights = np.empty((STRIP, n_planes, m), w.dtype), np.empty((STRIP, 1, m), w.dtype)
-    space = (np.empty((N_OWN, m), w.dtype), np.empty((3, m), w.dtype), np.empty((n_planes, m), w.dtype))
-    at, place, hit = np.empty(m, np.uint32), np.empty(m, np.uint32), np.empty(m, np.uint32)
-    ways = np.empty(STRIP, np.uint8)
-    for top in range(first, last, STRIP):
-        n_lines = min(STRIP, last - top)
-        if not _ways(top, n_lines, trains, ways):
-            continue
-        for start in range(0, lane.size, TILE):
-            size = min(TILE, lane.size - start)
-            for t in range(size):
-                at[t] = lane[start + t] * u32(stride[1])
+    granularity, options, law, keys = settings
+    length, x_on, d_on, fault = prepare(x, d, lr, granularity, options, keys[0], keys[1], cycle)
+    if fault:
+        return np.int64(fault)
+    n_in, n_planes, total = x.shape[1], len(planes), np.int64(0)
+    by_row = is_by_row(x_on, d_on)
+    line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
+    first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
+    lane = lanes_of(lane_on)
+    size = min(TILE, lane.size)
+    params, weights = np.empty((STRIP, n_planes, size), w.dtype), np.empty((STRIP, 1, size), w.dtype)
+    own, few = np.empty((N_OWN, size), w.dtype), np.empty((3, size), w.dtype)
+    few_params, hit = np.empty((1, n_planes, size), w.dtype), np.empty(size, np.uint32)
+    at, place, ways = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(STRIP, np.uint8)
+    for start in range(0, lane.size, TILE):
+        m = min(TILE, lane.size - start)
+        on, sign = _tile(lane_on, lane, start, m)
+        for t in range(m):
+            at[t] = lane[start + t] * u32(to_lane)
+        for top in range(first, last, STRIP):
+            n_lines = min(STRIP, last - top)
+            if not _ways(top, n_lines, line_on, sign, lr < 0.0, ways):
+                continue
             for k in range(n_planes):
-                _load(planes[k], top * stride[0], stride[0], ways[:n_lines], at[:size], params, k)
-            _load(w, top * stride[0], stride[0], ways[:n_lines], at[:size], weights, 0)
-            for l in range(n_lines):
-                if ways[l]:
-                    for t in range(size):
-                        place[t] = u32((top + l) * stride[0]) + at[t]
+                _load(planes[k], top * to_line, to_line, n_lines, ways, at, m, params, k)
+            _load(w, top * to_line, to_line, n_lines, ways, at, m, weights, 0)
+            for k in range(n_lines):
+                if ways[k]:
+                    for t in range(m):
+                        place[t] = u32((top + k) * to_line) + at[t]
                     total += _line(
-                        top + l, start, ways[l], trains, law, keys, cycle, place[:size],
-                        weights[l, 0], params[l], space, hit, counts, moved,
+                        top + k, k, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle, place,
+                        weights, params, own, few, few_params, hit, counts, moved,
                     )  # fmt: skip
-                    _store(weights[l, 0], at[:size], w[(top + l) * stride[0] :])
+                    _store(weights, k, at, m, w, (top + k) * to_line)
     return total
 
 
 @fast
-def _ways(top, n_lines, trains, ways):
+def _tile(lane_on, lane, start, m):
+    """Bits of m lanes side by side, (batch, words + 1, m), and the side of 0 on which all of a sample's values lie."""
+    batch, n_words = lane_on.shape[0], lane_on.shape[1] - 1
+    on, sign = np.empty((batch, n_words + 1, m), np.uint32), np.empty(batch, np.int8)
+    for i in range(batch):
+        for word in range(n_words + 1):
+            for t in range(m):
+                on[i, word, t] = lane_on[i, word, lane[start + t]]
+        n_below, n_above = u32(0), u32(0)
+        for t in range(m):
+            n_below += on[i, n_words, t] >> u32(1)
+            n_above += on[i, n_words, t] & u32(1)
+        sign[i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
+    return on, sign
+
+
+@fast
+def _ways(top, n_lines, line_on, sign, is_back, ways):
     """For each line, whether samples send it pulses: 1 for up, 2 for down, 3 for both, else 0; and all of these."""
-    _, line_on, _, sign, is_back = trains
     together = 0
-    for l in range(n_lines):
+    for k in range(n_lines):
         way = 0
         for i in range(sign.size):
-            if _fires(line_on, i, top + l):
-                up = 1 if is_back != (line_on[i, -1, top + l] == u32(2)) else 2  # at lanes above 0
+            if _fires(line_on, i, top + k):
+                up = 1 if is_back != (line_on[i, -1, top + k] == u32(2)) else 2  # at lanes above 0
                 way |= 3 if sign[i] == 0 else (up if sign[i] > 0 else 3 - up)
-        ways[l] = way
+        ways[k] = way
         together |= way
     return together
 
@@ -113,171 +153,179 @@ def _fires(line_on, i, line):
 
 
 @fast
-def _load(plane, start, to_line, ways, at, out, k):
-    """Some lines of a plane, or its one number, into out[:, k]; at: the lanes' distances from the first."""
-    m = at.size
-    for l in range(ways.size):
-        one = out[l, k]
+def _load(plane, start, to_line, n_lines, ways, at, m, out, row):
+    """Some lines of a plane, or its one number, into out[:, row]; at: the lanes' distances from the first."""
+    is_near = at[m - 1] - at[0] == u32(m - 1)
+    for k in range(n_lines):
         if plane.size == 1:
             for t in range(m):
-                one[t] = plane[0]
-        elif ways[l]:
-            line = plane[start + l * to_line :]
-            if at[m - 1] - at[0] == u32(m - 1):
-                near = line[at[0] :]
-                for t in range(m):
-                    one[t] = near[t]
-            else:
-                for t in range(m):
-                    one[t] = line[at[t]]
+                out[k, row, t] = plane[0]
+        elif ways[k] and is_near:
+            near = plane[start + k * to_line + at[0] :]
+            for t in range(m):
+                out[k, row, t] = near[t]
+        elif ways[k]:
+            line = plane[start + k * to_line :]
+            for t in range(m):
+                out[k, row, t] = line[at[t]]
 
 
 @fast
-def _store(values, at, line):
-    m = at.size
+def _store(weights, k, at, m, w, start):
     if at[m - 1] - at[0] == u32(m - 1):
-        near = line[at[0] :]
+        near = w[start + at[0] :]
         for t in range(m):
-            near[t] = values[t]
+            near[t] = weights[k, 0, t]
     else:
+        line = w[start:]
         for t in range(m):
-            line[at[t]] = values[t]
+            line[at[t]] = weights[k, 0, t]
 
 
-def _line(line, start, ways, trains, law, keys, cycle, place, w, params, space, hit, counts, moved):
-    """All samples at a line, or a tile of it that begins with lane `start`; the pulses."""
-    length, line_on, lane_on, sign, is_back = trains
-    own, few, few_params = space
-    m, total = place.size, np.int64(0)
-    if IS_AFFINE and law[2]:
+def _line(
+    line, k, m, ways, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
+    weights, params, own, few, few_params, hit, counts, moved,
+):  # fmt: skip
+    """All samples at the m lanes of a line, whose weights and parameters stand in row k of theirs; the pulses."""
+    total, is_merged = np.int64(0), IS_AFFINE and law[2]
+    if is_merged:
         for side in range(2):
             if ways & (1 << side):
-                _parts(params, own, m, side, law[0])
+                _parts(params, k, m, own, side, law[0])
     for i in range(length.size):
         if not _fires(line_on, i, line):
             continue
-        most, lanes = (
-            _count(i, line, start, length[i], line_on, lane_on, law, keys, cycle, place, own[N]),
-            lane_on[i, -1],
-        )
-        if not most:
+        if kind == STOCHASTIC:
+            _coincidences(line_on, i, line, on, m, own)
+        else:
+            k0, k1 = key_of(keys[3], cycle + i)
+            _round_counts(k0, k1, kind == MEAN_COUNT, length[i], line_on[i, 0, line], on, i, place, m, own)
+        n, most = _tally(own, place, m, counts, moved)
+        if not n:
             continue
-        total += _tally(own[N], place, counts, moved)
-        is_line_back, side_of = is_back != (line_on[i, -1, line] == u32(2)), lanes[start : start + m]
-        key, left = key_of(keys[0], cycle + i), N
-        if IS_AFFINE and law[2]:
+        total += n
+        is_line_back, left = is_back != (line_on[i, -1, line] == u32(2)), N
+        k0, k1 = key_of(keys[2], cycle + i)
+        if is_merged:
             left = LEFT
             if sign[i]:
-                most = _merged(w, own, params, 0 if is_line_back == (sign[i] > 0) else 1, place, law, key, most)
+                side = 0 if is_line_back == (sign[i] > 0) else 1
+                most = _merged(weights, params, k, own, side, place, m, law, k0, k1, most)
             else:
-                most = _merged_mixed(w, own, params, is_line_back, side_of, place, law, key, most)
+                most = _merged_mixed(weights, params, k, own, is_line_back, on, i, place, m, law, k0, k1, most)
         if most:
-            r = _sort(own[left], m, few[1], hit)
+            r = _sort(own, left, m, most, few, hit)
             for q in range(r):
-                few[0, q] = w[hit[q]]
-                few[2, q] = 1.0 if is_line_back != (side_of[hit[q]] == u32(2)) else 0.0
-            for k in range(len(params)):
+                t = hit[q]
+                few[0, q], few[2, q] = weights[k, 0, t], 1.0 if is_line_back != (on[i, -1, t] == u32(2)) else 0.0
+            for row in range(params.shape[1]):
                 for q in range(r):
-                    few_params[k, q] = params[k, hit[q]]
-            _one_by_one(r, place, hit, law, key, few, few_params)
+                    few_params[0, row, q] = params[k, row, hit[q]]
+            _one_by_one(r, place, hit, law, k0, k1, few, few_params)
             for q in range(r):
-                w[hit[q]] = few[0, q]
+                weights[k, 0, hit[q]] = few[0, q]
     return total
 
 
 @fast
-def _count(i, line, start, length, line_on, lane_on, law, keys, cycle, place, n):
-    """The pulses of sample i at the lanes of a line, into n; the largest."""
-    m = place.size
-    if law[3] == STOCHASTIC:
-        for t in range(m):
-            n[t] = f32(0.0)
-        for word in range(lane_on.shape[1] - 1):
-            line_word, lane_words = line_on[i, word, line], lane_on[i, word, start : start + m]
-            if line_word:
-                for t in range(m):
-                    n[t] += f32(np.int32(popcount(u32(lane_words[t] & line_word))))
-    else:
-        k0, k1 = key_of(keys[1], cycle + i)
-        is_random, lane_p = law[3] == MEAN_COUNT, lane_on[i, 0, start : start + m]
-        _round_counts(k0, k1, is_random, float(length), line_on[i, 0, line], lane_p, place, n)
-    most = np.int32(0)
+def _coincidences(line_on, i, line, on, m, own):
+    """Pulses of sample i at the lanes of a line, into N."""
     for t in range(m):
-        most = max(most, np.int32(n[t]))
-    return most
+        own[N, t] = f32(0.0)
+    for word in range(on.shape[1] - 1):
+        line_word = line_on[i, word, line]
+        if line_word:
+            for t in range(m):
+                own[N, t] += f32(np.int32(popcount(u32(on[i, word, t] & line_word))))
 
 
 @exact
-def _round_counts(k0, k1, is_random, length, line_p, lane_p, place, n):
-    """Mean numbers of coincidences, rounded to the nearest or at random."""
+def _round_counts(k0, k1, is_random, length, line_p, on, i, place, m, own):
+    """Mean numbers of coincidences, rounded to the nearest or at random, into N."""
     p = float(float_of_bits(line_p))
-    for t in range(place.size):
+    for t in range(m):
         u = (float(bits(k0, k1, place[t]) >> u32(9)) + 0.5) / 8388608.0 if is_random else 0.5
-        n[t] = np.floor(length * (p * float(float_of_bits(lane_p[t]))) + u)
+        own[N, t] = np.floor(length * (p * float(float_of_bits(on[i, 0, t]))) + u)
 
 
 @fast
-def _tally(n, place, counts, moved):
-    total = np.int32(0)
-    for t in range(place.size):
-        total += np.int32(n[t])
+def _tally(own, place, m, counts, moved):
+    """The sum and the largest of a sample's pulses at a line."""
+    total, most = np.int32(0), np.int32(0)
+    for t in range(m):
+        n = np.int32(own[N, t])
+        total, most = np.int32(total + n), max(most, n)
     if counts.size:
-        for t in range(place.size):
-            counts[place[t]] += np.int64(n[t])
+        for t in range(m):
+            counts[place[t]] += np.int64(own[N, t])
     if moved.size:
-        for t in range(place.size):
-            if n[t] > f32(0.0):
+        for t in range(m):
+            if own[N, t] > f32(0.0):
                 moved[place[t]] = 1
-    return total
+    return total, most
 
 
-def _parts(params, own, m, side, sigma):
+def _parts(params, k, m, own, side, sigma):
     """What merging needs to know of up (side 0) or down pulses."""
     zero, one, up = own.dtype.type(0.0), own.dtype.type(1.0), side == 0
     for t in range(m):
-        c = step(zero, up, params, t)
-        s = step(one, up, params, t) - c
+        c = step(zero, up, params, k, t)
+        s = step(one, up, params, k, t) - c
         shrink = inverse(s)
         own[C + side, t], own[S + side, t], own[ONE + side, t] = c * shrink, s * shrink, one + s
         own[H + side, t], own[MOST + side, t] = rate(s), longest(s * shrink, sigma)
 
 
 @fast
-def _merged(w, own, params, side, place, law, key, most):
+def _merged(weights, params, k, own, side, place, m, law, k0, k1, most):
     """Trains of one direction at once, where the law allows; LEFT gets the pulses of the others; the most of those."""
-    m, is_additive, sigma, n, left = place.size, law[1], law[0], own[N], own[LEFT]
-    c, s, one, h, longest_ = own[C + side], own[S + side], own[ONE + side], own[H + side], own[MOST + side]
-    low, high, dw = params[0], params[1], params[2 + side]
+    sigma, is_additive = law[0], law[1]
+    c, s, one, h, longest_ = C + side, S + side, ONE + side, H + side, MOST + side
     if most == 1:
         for t in range(m):
-            z = w.dtype.type(quick_normal(key[0], key[1], place[t]))
-            w[t] = _single(w[t], n[t], c[t], s[t], one[t], dw[t], low[t], high[t], is_additive, sigma, z)
+            z, dw = own.dtype.type(quick_normal(k0, k1, place[t])), params[k, 2 + side, t]
+            weights[k, 0, t] = _single(
+                weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[one, t], dw, params[k, 0, t], params[k, 1, t],
+                is_additive, sigma, z,
+            )  # fmt: skip
         return np.int32(0)
+    most = np.int32(0)
     for t in range(m):
-        z = w.dtype.type(quick_normal(key[0], key[1], place[t]))
-        w[t], left[t] = _train(w[t], n[t], c[t], s[t], h[t], longest_[t], dw[t], low[t], high[t], is_additive, sigma, z)
-    return _most(left, m)
+        z, dw = own.dtype.type(quick_normal(k0, k1, place[t])), params[k, 2 + side, t]
+        weights[k, 0, t], left = _train(
+            weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[h, t], own[longest_, t], dw, params[k, 0, t],
+            params[k, 1, t], is_additive, sigma, z,
+        )  # fmt: skip
+        own[LEFT, t] = left
+        most = max(most, np.int32(left))
+    return most
 
 
 @fast
-def _merged_mixed(w, own, params, is_back, side_of, place, law, key, most):
+def _merged_mixed(weights, params, k, own, is_back, on, i, place, m, law, k0, k1, most):
     """`_merged` where each lane has a direction of its own."""
-    m, is_additive, sigma, n, left = place.size, law[1], law[0], own[N], own[LEFT]
-    low, high = params[0], params[1]
+    sigma, is_additive, last = law[0], law[1], on.shape[1] - 1
     if most == 1:
         for t in range(m):
-            z, up = w.dtype.type(quick_normal(key[0], key[1], place[t])), is_back != (side_of[t] == u32(2))
+            z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[i, last, t] == u32(2))
             c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-            one, dw = where(up, own[ONE, t], own[ONE + 1, t]), where(up, params[2, t], params[3, t])
-            w[t] = _single(w[t], n[t], c, s, one, dw, low[t], high[t], is_additive, sigma, z)
+            one, dw = where(up, own[ONE, t], own[ONE + 1, t]), where(up, params[k, 2, t], params[k, 3, t])
+            weights[k, 0, t] = _single(
+                weights[k, 0, t], own[N, t], c, s, one, dw, params[k, 0, t], params[k, 1, t], is_additive, sigma, z
+            )
         return np.int32(0)
+    most = np.int32(0)
     for t in range(m):
-        z, up = w.dtype.type(quick_normal(key[0], key[1], place[t])), is_back != (side_of[t] == u32(2))
+        z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[i, last, t] == u32(2))
         c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-        h, dw = where(up, own[H, t], own[H + 1, t]), where(up, params[2, t], params[3, t])
+        h, dw = where(up, own[H, t], own[H + 1, t]), where(up, params[k, 2, t], params[k, 3, t])
         longest_ = where(up, own[MOST, t], own[MOST + 1, t])
-        w[t], left[t] = _train(w[t], n[t], c, s, h, longest_, dw, low[t], high[t], is_additive, sigma, z)
-    return _most(left, m)
+        weights[k, 0, t], left = _train(
+            weights[k, 0, t], own[N, t], c, s, h, longest_, dw, params[k, 0, t], params[k, 1, t], is_additive, sigma, z
+        )
+        own[LEFT, t] = left
+        most = max(most, np.int32(left))
+    return most
 
 
 @inline
@@ -301,45 +349,33 @@ def _train(w, n, c, s, h, longest_, dw, low, high, is_additive, sigma, z):
     return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
 
 
-@inline
-def _most(left, m):
-    most = np.int32(0)
-    for t in range(m):
-        most = max(most, np.int32(left[t]))
-    return most
-
-
 @fast
-def _sort(n, m, n_hit, hit):
-    """The lanes that have pulses to take, with the most first; their number."""
-    most = 0
-    for t in range(m):
-        most = max(most, int(n[t]))
+def _sort(own, row, m, most, few, hit):
+    """The lanes that have pulses to take, with the most first, into hit, and these into few; their number."""
     first = np.zeros(most + 2, np.int32)
     for t in range(m):
-        first[most - int(n[t]) + 1] += 1
+        first[most - np.int32(own[row, t]) + 1] += 1
     for k in range(1, most + 1):
         first[k] += first[k - 1]
     for t in range(m):
-        k = most - int(n[t])
+        k = most - np.int32(own[row, t])
         if k < most:
-            hit[first[k]], n_hit[first[k]] = t, n[t]
+            hit[first[k]], few[1, first[k]] = t, own[row, t]
             first[k] += 1
     return first[most - 1]
 
 
-def _one_by_one(r, place, hit, law, key, few, params):
+def _one_by_one(r, place, hit, law, k0, k1, few, params):
     """One pulse after the other at r elements, of which each has at least as many to take as the next."""
-    w, n, up = few[0], few[1], few[2]
-    for k in range(int(n[0])):
-        q0, q1 = fold0(key[0], u32(k + 1)), fold1(key[1], u32(k + 1))
-        while n[r - 1] <= k:
+    for k in range(int(few[1, 0])):
+        q0, q1 = fold0(k0, u32(k + 1)), fold1(k1, u32(k + 1))
+        while few[1, r - 1] <= k:
             r -= 1
         for q in range(r):
-            is_up, z = up[q] > f32(0.0), w.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-            change = step(w[q], is_up, params, q)
-            unit = (params[2, q] if is_up else params[3, q]) if law[1] else change
-            w[q] = one_pulse(w[q], change, law[0] * unit, z, params[0, q], params[1, q])
+            up, z = few[2, q] > f32(0.0), few.dtype.type(quick_normal(q0, q1, place[hit[q]]))
+            change = step(few[0, q], up, params, 0, q)
+            unit = (params[0, 2, q] if up else params[0, 3, q]) if law[1] else change
+            few[0, q] = one_pulse(few[0, q], change, law[0] * unit, z, params[0, 0, q], params[0, 1, q])
 
 
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
@@ -347,16 +383,16 @@ PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what e
 
 @cache
 def kernel_of(family):
-    """`lines` with the response of a device family inside."""
+    """`pulse` with the response of a device family inside."""
     response = retarget(family.response, NUMBA)
     places = (*PLANES, *family.own_parameters())
-    given = ("dw" if name == "dw_min" else f"params[{places.index(name)}, t]" for name in response_arguments(family))
+    given = ("dw" if name == "dw_min" else f"params[k, {places.index(name)}, t]" for name in response_arguments(family))
     source = f"""
-def step(w, up, params, t):
-    dw = params[2, t] if up else params[3, t]
+def step(w, up, params, k, t):
+    dw = params[k, 2, t] if up else params[k, 3, t]
     return params.dtype.type(response(w, up, {", ".join(given)}))
 """
     scope = {"response": response}
     exec(source, scope)  # a call with the family's own arguments
-    name = f"lines_{family.__name__}_{fingerprint(family.response)}"
-    return specialised(lines, name, step=inline(scope["step"]), IS_AFFINE=family.is_affine)
+    name = f"pulse_{family.__name__}_{fingerprint(family.response)}"
+    return specialised(pulse, name, step=inline(scope["step"]), IS_AFFINE=family.is_affine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ohmgrad import random
-from ohmgrad.pulses.numba_target import INLINE, NUMBA, kernel, njit
+from ohmgrad.pulses.numba_target import INLINE, NUMBA, njit
 from ohmgrad.vocabulary import retarget
 
 fold0, fold1, bits = (retarget(f, NUMBA, words=True) for f in (random.fold0, random.fold1, random.bits))
@@ -14,40 +14,40 @@ inline = njit(**INLINE)
 exact = njit(error_model="numpy")
 f32, u32 = np.float32, np.uint32
 STOCHASTIC, MEAN_COUNT, DETERMINISTIC = range(3)
-BAD_D, BAD_X = 1, 1 << 16  # of any number of threads' answers, the sum tells both
 
 
-@kernel()
-def prepare(first, last, x, d, lr, granularity, options, base_x, base_d, cycle, length, x_on, d_on):
-    """Trains of samples first ... last - 1 of a mini-batch.
+@exact
+def prepare(x, d, lr, granularity, options, base_x, base_d, cycle):
+    """Trains of a mini-batch: length, x_on, d_on, and a fault: -1 where x, -2 where d holds NaN or infinity, else 0.
 
     x: (batch, in), d: (batch, out). options: (train, longest, update and bit-length management, resolution, stochastic
     rounding). length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32: line bits, or in
     word 0 the probabilities of other trains; in the last word 1 of lines above 0 and 2 of those below.
-    Returns BAD_X where x holds NaN or infinity, BAD_D where d does, else 0.
     """
-    for i in range(first, last):
-        _clear(x_on[i])
-        _clear(d_on[i])
-        slots = _trains(x[i], d[i], lr, granularity, options, base_x, base_d, cycle + i, x_on[i], d_on[i])
-        if slots < 0:
-            return BAD_X if slots == -1 else BAD_D
-        length[i] = slots
+    batch, n_words = x.shape[0], (options[1] + 31) // 32 if options[0] == STOCHASTIC else 1
+    length = np.empty(batch, np.int32)
+    x_on = np.zeros((batch, n_words + 1, x.shape[1]), np.uint32)
+    d_on = np.zeros((batch, n_words + 1, d.shape[1]), np.uint32)
+    for i in range(batch):
+        length[i] = _trains(x[i], d[i], lr, granularity, options, base_x, base_d, cycle + i, x_on[i], d_on[i])
+        if length[i] < 0:
+            return length, x_on, d_on, length[i]
         _signs(x[i], x_on[i, -1])
         _signs(d[i], d_on[i, -1])
-    return 0
+    return length, x_on, d_on, np.int32(0)
 
 
-@kernel()
-def arrange(x_on, d_on, lane, sign):
-    """Whether to take the mini-batch row by row or column by column, and how many columns or rows then take part.
-
-    These, the lanes, stand in `lane`, and their bits side by side in x_on or d_on. sign: (batch,) int8, the side of 0
-    on which all values of a sample's lanes lie, or 0.
-    """
+@exact
+def is_by_row(x_on, d_on):
+    """Whether a mini-batch is taken row by row, or column by column, whose elements lie far apart."""
     rows, columns = _firing(d_on), _firing(x_on)
-    is_by_row = _cost(rows, columns, 6.0, 4.0) <= _cost(columns, rows, 18.0, 5.0)
-    return is_by_row, _gather(x_on if is_by_row else d_on, lane, sign)
+    return _cost(rows, columns, 6.0) <= _cost(columns, rows, 18.0)
+
+
+@exact
+def _cost(lines, lanes, load):
+    """Cycles that a mini-batch costs line by line: to load crosspoints, and to send trains to 16 of them at a time."""
+    return lines[0] * (lanes[0] * load + 500.0) + lines[1] * ((lanes[0] + 15) // 16 * 65.0 + 200.0)
 
 
 @exact
@@ -66,18 +66,12 @@ def _firing(on):
 
 
 @exact
-def _cost(lines, lanes, load, apply):
-    """Of a mini-batch taken line by line. load, apply: cycles to load a crosspoint and to apply a train to it."""
-    return (lanes[0] + 15) // 16 * (lines[0] * load + lines[1] * apply)
-
-
-@exact
-def _gather(on, lane, sign):
-    """The lines that have bits in any sample, side by side, or all where most have some; their number."""
-    batch, n_words, n = on.shape[0], on.shape[1] - 1, on.shape[2]
-    is_on, m = np.zeros(n, np.uint32), 0
-    for i in range(batch):
-        for word in range(n_words):
+def lanes_of(on):
+    """The lines that have bits in any sample, uint32; or all where most have some, for these lie side by side."""
+    n, m = on.shape[2], 0
+    is_on, lane = np.zeros(n, np.uint32), np.empty(n, np.uint32)
+    for i in range(on.shape[0]):
+        for word in range(on.shape[1] - 1):
             for j in range(n):
                 is_on[j] |= on[i, word, j]
     for j in range(n):
@@ -85,22 +79,11 @@ def _gather(on, lane, sign):
         m += 1 if is_on[j] else 0
         if m == n:
             break
-    if 3 * m > 2 * n:
-        m = n
-        for j in range(n):
-            lane[j] = j
-    else:
-        for i in range(batch):
-            for word in range(n_words + 1):
-                for t in range(m):
-                    on[i, word, t] = on[i, word, lane[t]]
-    for i in range(batch):
-        n_below, n_above = u32(0), u32(0)
-        for t in range(m):
-            n_below += on[i, n_words, t] >> u32(1)
-            n_above += on[i, n_words, t] & u32(1)
-        sign[i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
-    return m
+    if 3 * m <= 2 * n:
+        return lane[:m]
+    for j in range(n):
+        lane[j] = j
+    return lane
 
 
 @exact
@@ -186,13 +169,6 @@ def _bits(p, place, length, key, words):
                 found[t] |= u32(hit << shift)
         for t in range(m):
             words[word, place[t]] = found[t]
-
-
-@exact
-def _clear(words):
-    for v in range(words.shape[0] - 1):
-        for j in range(words.shape[1]):
-            words[v, j] = u32(0)
 
 
 @exact
