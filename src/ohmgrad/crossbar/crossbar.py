@@ -102,6 +102,7 @@ class Crossbar(nn.Module):
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
         self._applier: tuple[Tensor, op.Apply] | None = None
+        self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
@@ -163,19 +164,24 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
+        x, d = x if x.dim() > 1 else x[None], d if d.dim() > 1 else d[None]
+        if isinstance(self.update, PulsedUpdate):  # the short way, for small crossbars
+            self._check_outer(x, d)
+            self._pulse(x, d, _finite(lr))
+        else:
+            self.write(Outer(d, x), lr)
 
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""
-        if not math.isfinite(lr):
-            raise ValueError(f"lr needs a finite number, got {lr}")
+        lr = _finite(lr)
         self._check_update(update)
         if update.digital_memory:
             self.digital_memory.clamp_(min=update.digital_memory)
         if isinstance(self.update, PulsedUpdate):
-            self._pulse(update.as_outer(), float(lr))
+            outer = update.as_outer()
+            self._pulse(outer.x, outer.d, lr)
         else:
-            self._write_expected(update, float(lr))
+            self._write_expected(update, lr)
 
     @torch.no_grad()
     def _write_expected(self, update: Update, lr: float) -> None:
@@ -196,7 +202,7 @@ class Crossbar(nn.Module):
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
             one_hot[torch.arange(len(columns)), columns] = 1.0
-            self._pulse(Outer(values, one_hot), -float(lr))
+            self._pulse(one_hot, values, -_finite(lr))
         else:
             self._move(lr * values.mT, columns, n_cycles=len(columns))
 
@@ -229,11 +235,12 @@ class Crossbar(nn.Module):
         self._show(moved, (random.Stream.RELAX, relax.Kind.WRITE, self.relaxations))
         self.relaxations.add_(1)
 
-    def _pulse(self, outer: Outer, lr: float) -> None:
+    def _pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """Pulse trains."""
         has_noise = self.device_model.write_noise > 0.0
         state = self._buffers["persistent" if has_noise else "weight"]
-        x, d = (t.detach() if t.requires_grad else t for t in (outer.x, outer.d))
+        if x.requires_grad or d.requires_grad:
+            x, d = x.detach(), d.detach()
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
         if torch.compiler.is_compiling():
             self._pulse_in_graph(x, d, lr, moved)
@@ -265,7 +272,7 @@ class Crossbar(nn.Module):
         return {**self.__dict__, "_applier": None}  # a copy makes its own, on its own parameters
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._applier = None  # it holds the parameters as they were before this move to a device or dtype
+        self._applier = self._accepted = None  # as it was before this move to a device or dtype
         return super()._apply(fn, recurse)
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
@@ -344,17 +351,27 @@ class Crossbar(nn.Module):
             self._check("dW", update.dW, *self.shape)
             return
         outer = update.as_outer()
-        batch = outer.x.shape[-2] if outer.x.dim() > 1 else -1
+        self._check_outer(outer.x, outer.d)
+
+    def _check_outer(self, x: Tensor, d: Tensor) -> None:
+        kind = (x.shape, d.shape, x.dtype, d.dtype, x.device, d.device)
+        if kind == self._accepted:
+            return
+        batch = x.shape[-2] if x.dim() > 1 else -1
         # The kernels of the pulsed update look for NaN in x and d themselves, on their way, replica by replica.
         is_read_later = not self.replicas and isinstance(self.update, PulsedUpdate)
-        self._check("x", outer.x, batch, self.shape[1], is_read_later=is_read_later)
-        self._check("d", outer.d, batch, self.shape[0], is_read_later=is_read_later)
+        self._check("x", x, batch, self.shape[1], is_read_later=is_read_later)
+        self._check("d", d, batch, self.shape[0], is_read_later=is_read_later)
+        self._accepted = kind if is_read_later else None
 
     def _check(self, name: str, tensor: Tensor, rows: int, columns: int, *, is_read_later: bool = False) -> None:
         """Door for every tensor that comes from outside."""
-        if tensor.dtype != (own := self._buffers["weight"].dtype):  # type: ignore[union-attr]  # it is there
-            raise TypeError(f"{name} needs the crossbar's dtype {own}, got {tensor.dtype}")
-        if tensor.shape not in ((rows, columns), (*self.replicas, rows, columns)):
+        own = self._buffers["weight"]
+        if tensor.dtype != own.dtype:  # type: ignore[union-attr]  # it is there
+            raise TypeError(f"{name} needs the crossbar's dtype {own.dtype}, got {tensor.dtype}")
+        if tensor.device != own.device:
+            raise ValueError(f"{name} needs the crossbar's device {own.device}, got {tensor.device}")
+        if tensor.shape != (rows, columns) and tensor.shape != (*self.replicas, rows, columns):
             raise ValueError(
                 f"{name} needs the shape {(rows, columns)}"
                 + (f" with replicas {self.replicas} in front" if self.replicas else "")
@@ -367,3 +384,9 @@ class Crossbar(nn.Module):
     def extra_repr(self) -> str:
         """Shape, device and update, for print(model)."""
         return f"{self.shape[0]}x{self.shape[1]}, replicas={self.replicas}, {self.device_model}, {self.update}"
+
+
+def _finite(lr: float) -> float:
+    if not math.isfinite(lr):
+        raise ValueError(f"lr needs a finite number, got {lr}")
+    return float(lr)

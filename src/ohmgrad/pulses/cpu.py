@@ -44,49 +44,39 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     names = (*PLANES, *type(device).own_parameters())
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
     streams = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
-    keys = tuple(np.array(random.root(seed, s), np.uint32) for s in streams)
+    keys = np.array([random.root(seed, s) for s in streams], np.uint32)
     sigma = planes[0].dtype.type(device.dw_min_ctoc)  # of the weight's own precision, lest the kernel widen
-    law = (sigma, device.ctoc == "additive", settings.merge and device.is_affine)
-    options = (
-        KINDS[settings.train],
-        settings.bit_length,
-        settings.update_management,
-        settings.bit_length_management,
-        float(settings.resolution),
-        settings.stochastic_rounding,
-    )
-    given = (float(device.granularity), options, law, keys)
+    n_out, n_in = w.shape
+    is_merged = settings.merge and device.is_affine
+    options = np.array([
+        KINDS[settings.train], settings.bit_length, settings.update_management, settings.bit_length_management,
+        settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out,
+    ], np.int64)  # fmt: skip
+    numbers = np.array([device.granularity, settings.resolution])
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
-    slab = max(1, SLAB // ((n_words + 2) * sum(w.shape)))
+    slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
     state, n_devices, kernel = w.numpy().reshape(-1), w.numel(), kernel_of(type(device))
 
     def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
-        batch = len(x)
+        batch = x.shape[0]
         if not batch or not settings.bit_length:
             return 0
+        if batch > slab:
+            need_finite(x, d)  # before anything is written
+            parts = zip(x.split(slab), d.split(slab), range(cycle, cycle + batch, slab), strict=True)
+            return sum(launch(x_, d_, lr, cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = (
             NO_COUNTS if counts is None else counts.numpy().reshape(-1),
             NOTHING_MOVED if moved is None else moved.numpy().reshape(-1),
         )
-        x_, d_ = x.numpy(), d.numpy()
-        if batch > slab:
-            need_finite(x, d)  # before anything is written
-            parts = range(0, batch, slab)
-            return sum(pulse(x_[i : i + slab], d_[i : i + slab], lr, cycle + i, *into) for i in parts)
-        return pulse(x_, d_, lr, cycle, *into)
-
-    def pulse(x: np.ndarray, d: np.ndarray, lr: float, cycle: int, counts: np.ndarray, moved: np.ndarray) -> int:
-        n_threads = torch.get_num_threads() if len(x) * n_devices > SMALL else 1
-        if n_threads == 1:
-            n = kernel(0, 1, x, d, lr, given, state, planes, cycle, counts, moved)
+        call = (x.data_ptr(), d.data_ptr(), batch, lr, options, numbers, sigma, keys, state, planes, cycle, *into)
+        if batch * n_devices <= SMALL or (n_threads := torch.get_num_threads()) == 1:
+            n = kernel(0, 1, *call)
         else:
-
-            def part(share: int) -> int:
-                return kernel(share, n_threads, x, d, lr, given, state, planes, cycle, counts, moved)
-
-            n = sum(_pool(n_threads).map(part, range(n_threads)))
+            shares = list(_pool(n_threads).map(lambda share: kernel(share, n_threads, *call), range(n_threads)))
+            n = shares[0] if shares[0] < 0 else sum(shares)  # all of them find a fault
         if n < 0:
-            raise ValueError(f"{'x' if n == -n_threads else 'd'} needs finite numbers, got NaN or infinity")
+            raise ValueError(f"{'x' if n == -1 else 'd'} needs finite numbers, got NaN or infinity")
         return n
 
     return launch

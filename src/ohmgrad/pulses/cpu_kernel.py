@@ -33,7 +33,7 @@ from ohmgrad.pulses.cpu_trains import (
     prepare,
     u32,
 )
-from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, njit, popcount, specialised
+from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, matrix_at, njit, popcount, specialised
 from ohmgrad.vocabulary import fingerprint, retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
@@ -53,8 +53,9 @@ minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximu
 fast = njit(**FAST)
 STRIP, TILE = 16, 1024  # lines and lanes whose planes are loaded together
 # Rows of `own`, over the lanes of one line. Of up and, in the next row, of down pulses C and S over 1 + S, 1 + S, rate,
-# the most pulses that merge; then a sample's pulses, and those that are left.
-C, S, ONE, H, MOST, N, LEFT, N_OWN = 0, 2, 4, 6, 8, 10, 11, 12
+# the most pulses that merge; then a sample's pulses, and those that are left. Of those taken one by one: weight, pulses,
+# whether these go up.
+C, S, ONE, H, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15
 
 
 def step(w, up, params, k, t):
@@ -65,28 +66,35 @@ def step(w, up, params, k, t):
 IS_AFFINE = True
 
 
-def pulse(share, n_shares, x, d, lr, settings, w, planes, cycle, counts, moved):
+def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys, w, planes, cycle, counts, moved):
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or below 0 a fault.
 
-    settings: (granularity, options, law, keys). options: of `prepare`. law: (noise, whether it is additive, whether
-    pulses may merge). keys: base keys of input and error lines, of pulses and of counts. planes: w_min, w_max, dw_up,
-    dw_down and what else the response takes, each as w or one number. counts: int64, to which pulses are added; moved:
-    uint8, set where pulses arrived; both as w or empty. Of several threads each makes the trains and takes a share.
+    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; and options[5:]:
+    whether noise is additive, whether pulses may merge, in, out. sigma: noise. keys: (4, 2), base keys of input and
+    error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what else the response takes, each as
+    w or one number. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both as w or empty.
+    Of several threads each makes the trains and takes a share.
     """
-    granularity, options, law, keys = settings
-    length, x_on, d_on, fault = prepare(x, d, lr, granularity, options, keys[0], keys[1], cycle)
+    n_in, n_out = options[7], options[8]
+    x, d = matrix_at(x_at, batch, n_in, w), matrix_at(d_at, batch, n_out, w)
+    law = (sigma, options[5] != 0, options[6] != 0)
+    length, x_on, d_on, fault = prepare(x, d, lr, options, numbers, keys, cycle)
     if fault:
         return np.int64(fault)
-    n_in, n_planes, total = x.shape[1], len(planes), np.int64(0)
+    n_planes, total = len(planes), np.int64(0)
     by_row = is_by_row(x_on, d_on)
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
     first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
     lane = lanes_of(lane_on)
     size = min(TILE, lane.size)
-    params, weights = np.empty((STRIP, n_planes, size), w.dtype), np.empty((STRIP, 1, size), w.dtype)
-    own, few = np.empty((N_OWN, size), w.dtype), np.empty((3, size), w.dtype)
-    few_params, hit = np.empty((1, n_planes, size), w.dtype), np.empty(size, np.uint32)
-    at, place, ways = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(STRIP, np.uint8)
+    # One piece of memory: for a small crossbar, asking for it costs as much as the work.
+    n = n_planes * size
+    room = np.empty((STRIP + 1) * n + (STRIP + N_OWN) * size, w.dtype)
+    params, few_params = room[: STRIP * n].reshape((STRIP, n_planes, size)), room[-n:].reshape((1, n_planes, size))
+    weights = room[STRIP * n : STRIP * (n + size)].reshape((STRIP, 1, size))
+    own = room[STRIP * (n + size) : STRIP * (n + size) + N_OWN * size].reshape((N_OWN, size))
+    index, ways = np.empty((3, size), np.uint32), np.empty(STRIP, np.uint8)
+    at, place, hit = index[0], index[1], index[2]
     for start in range(0, lane.size, TILE):
         m = min(TILE, lane.size - start)
         on, sign = _tile(lane_on, lane, start, m)
@@ -105,7 +113,7 @@ def pulse(share, n_shares, x, d, lr, settings, w, planes, cycle, counts, moved):
                         place[t] = u32((top + k) * to_line) + at[t]
                     total += _line(
                         top + k, k, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle, place,
-                        weights, params, own, few, few_params, hit, counts, moved,
+                        weights, params, own, few_params, hit, counts, moved,
                     )  # fmt: skip
                     _store(weights, k, at, m, w, (top + k) * to_line)
     return total
@@ -184,7 +192,7 @@ def _store(weights, k, at, m, w, start):
 
 def _line(
     line, k, m, ways, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
-    weights, params, own, few, few_params, hit, counts, moved,
+    weights, params, own, few_params, hit, counts, moved,
 ):  # fmt: skip
     """All samples at the m lanes of a line, whose weights and parameters stand in row k of theirs; the pulses."""
     total, is_merged = np.int64(0), IS_AFFINE and law[2]
@@ -198,14 +206,14 @@ def _line(
         if kind == STOCHASTIC:
             _coincidences(line_on, i, line, on, m, own)
         else:
-            k0, k1 = key_of(keys[3], cycle + i)
+            k0, k1 = key_of(keys, 3, cycle + i)
             _round_counts(k0, k1, kind == MEAN_COUNT, length[i], line_on[i, 0, line], on, i, place, m, own)
         n, most = _tally(own, place, m, counts, moved)
         if not n:
             continue
         total += n
         is_line_back, left = is_back != (line_on[i, -1, line] == u32(2)), N
-        k0, k1 = key_of(keys[2], cycle + i)
+        k0, k1 = key_of(keys, 2, cycle + i)
         if is_merged:
             left = LEFT
             if sign[i]:
@@ -214,16 +222,16 @@ def _line(
             else:
                 most = _merged_mixed(weights, params, k, own, is_line_back, on, i, place, m, law, k0, k1, most)
         if most:
-            r = _sort(own, left, m, most, few, hit)
+            r = _sort(own, left, m, most, hit)
             for q in range(r):
                 t = hit[q]
-                few[0, q], few[2, q] = weights[k, 0, t], 1.0 if is_line_back != (on[i, -1, t] == u32(2)) else 0.0
+                own[FEW, q], own[UP, q] = weights[k, 0, t], 1.0 if is_line_back != (on[i, -1, t] == u32(2)) else 0.0
             for row in range(params.shape[1]):
                 for q in range(r):
                     few_params[0, row, q] = params[k, row, hit[q]]
-            _one_by_one(r, place, hit, law, k0, k1, few, few_params)
+            _one_by_one(r, place, hit, law, k0, k1, own, few_params)
             for q in range(r):
-                weights[k, 0, hit[q]] = few[0, q]
+                weights[k, 0, hit[q]] = own[FEW, q]
     return total
 
 
@@ -350,8 +358,8 @@ def _train(w, n, c, s, h, longest_, dw, low, high, is_additive, sigma, z):
 
 
 @fast
-def _sort(own, row, m, most, few, hit):
-    """The lanes that have pulses to take, with the most first, into hit, and these into few; their number."""
+def _sort(own, row, m, most, hit):
+    """The lanes that have pulses to take, with the most first, into hit, their pulses into SORTED; their number."""
     first = np.zeros(most + 2, np.int32)
     for t in range(m):
         first[most - np.int32(own[row, t]) + 1] += 1
@@ -360,22 +368,22 @@ def _sort(own, row, m, most, few, hit):
     for t in range(m):
         k = most - np.int32(own[row, t])
         if k < most:
-            hit[first[k]], few[1, first[k]] = t, own[row, t]
+            hit[first[k]], own[SORTED, first[k]] = t, own[row, t]
             first[k] += 1
     return first[most - 1]
 
 
-def _one_by_one(r, place, hit, law, k0, k1, few, params):
+def _one_by_one(r, place, hit, law, k0, k1, own, params):
     """One pulse after the other at r elements, of which each has at least as many to take as the next."""
-    for k in range(int(few[1, 0])):
+    for k in range(int(own[SORTED, 0])):
         q0, q1 = fold0(k0, u32(k + 1)), fold1(k1, u32(k + 1))
-        while few[1, r - 1] <= k:
+        while own[SORTED, r - 1] <= k:
             r -= 1
         for q in range(r):
-            up, z = few[2, q] > f32(0.0), few.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-            change = step(few[0, q], up, params, 0, q)
+            w, up, z = own[FEW, q], own[UP, q] > f32(0.0), own.dtype.type(quick_normal(q0, q1, place[hit[q]]))
+            change = step(w, up, params, 0, q)
             unit = (params[0, 2, q] if up else params[0, 3, q]) if law[1] else change
-            few[0, q] = one_pulse(few[0, q], change, law[0] * unit, z, params[0, 0, q], params[0, 1, q])
+            own[FEW, q] = one_pulse(w, change, law[0] * unit, z, params[0, 0, q], params[0, 1, q])
 
 
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes

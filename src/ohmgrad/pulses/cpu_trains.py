@@ -17,19 +17,20 @@ STOCHASTIC, MEAN_COUNT, DETERMINISTIC = range(3)
 
 
 @exact
-def prepare(x, d, lr, granularity, options, base_x, base_d, cycle):
+def prepare(x, d, lr, options, numbers, keys, cycle):
     """Trains of a mini-batch: length, x_on, d_on, and a fault: -1 where x, -2 where d holds NaN or infinity, else 0.
 
-    x: (batch, in), d: (batch, out). options: (train, longest, update and bit-length management, resolution, stochastic
-    rounding). length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32: line bits, or in
+    x: (batch, in), d: (batch, out). options, int64: kind of train, longest, update and bit-length management, stochastic
+    rounding. numbers, float64: granularity, resolution. length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32: line bits, or in
     word 0 the probabilities of other trains; in the last word 1 of lines above 0 and 2 of those below.
     """
     batch, n_words = x.shape[0], (options[1] + 31) // 32 if options[0] == STOCHASTIC else 1
     length = np.empty(batch, np.int32)
     x_on = np.zeros((batch, n_words + 1, x.shape[1]), np.uint32)
     d_on = np.zeros((batch, n_words + 1, d.shape[1]), np.uint32)
+    room = np.empty((5, max(x.shape[1], d.shape[1])), np.uint32)
     for i in range(batch):
-        length[i] = _trains(x[i], d[i], lr, granularity, options, base_x, base_d, cycle + i, x_on[i], d_on[i])
+        length[i] = _trains(x[i], d[i], lr, options, numbers, keys, cycle + i, x_on[i], d_on[i], room)
         if length[i] < 0:
             return length, x_on, d_on, length[i]
         _signs(x[i], x_on[i, -1])
@@ -87,9 +88,9 @@ def lanes_of(on):
 
 
 @exact
-def _trains(x, d, lr, granularity, options, base_x, base_d, cycle, x_on, d_on):
+def _trains(x, d, lr, options, numbers, keys, cycle, x_on, d_on, room):
     """Slots of one sample's trains, which it makes; -1 where x, -2 where d holds NaN or infinity."""
-    _, longest, is_managed, is_shortened, _, _ = options
+    longest, is_managed, is_shortened, granularity = options[1], options[2] != 0, options[3] != 0, numbers[0]
     x_max, d_max = _largest(x), _largest(d)
     if not x_max < np.inf:
         return -1
@@ -107,8 +108,8 @@ def _trains(x, d, lr, granularity, options, base_x, base_d, cycle, x_on, d_on):
         clipped = longest / wanted if wanted > longest else 1.0
         ratio = np.sqrt(x_max / (d_max * clipped))
         a, b = a * ratio, b / ratio
-    _line(x, b, int(n), options, base_x, cycle, x_on)
-    _line(d, a, int(n), options, base_d, cycle, d_on)
+    _line(x, b, int(n), options, numbers, key_of(keys, 0, cycle), x_on, room)
+    _line(d, a, int(n), options, numbers, key_of(keys, 1, cycle), d_on, room)
     return int(n)
 
 
@@ -124,44 +125,44 @@ def _largest(values):
 
 
 @exact
-def _line(values, amplitude, length, options, base, cycle, words):
+def _line(values, amplitude, length, options, numbers, key, words, room):
     """Bits, or the probability, of each line that is not 0."""
-    n, m = values.size, 0
-    place = np.empty(n, np.uint32)
-    for j in range(n):
+    m, place, p = 0, room[0], room[1].view(np.float32)
+    for j in range(values.size):
         place[m] = j
         m += 1 if values[j] != 0.0 else 0
-    p, key = np.empty(m, np.float32), key_of(base, cycle)
+        if m == values.size:
+            break
     for t in range(m):
         p[t] = f32(min(abs(float(values[place[t]])) * amplitude, 1.0))
-    if options[4] > 0.0:
-        _round(values, amplitude, options[4], options[5], key, place, p)
+    if numbers[1] > 0.0:
+        _round(values, amplitude, numbers[1], options[4] != 0, key, place, m, p)
     if options[0] == STOCHASTIC:
-        _bits(p, place, length, key, words)
+        _bits(p, place, m, length, key, words, room)
     else:
         for t in range(m):
-            words[0, place[t]] = p.view(np.uint32)[t]
+            words[0, place[t]] = room[1, t]
 
 
 @exact
-def _round(values, amplitude, resolution, is_random, key, place, p):
+def _round(values, amplitude, resolution, is_random, key, place, m, p):
     """Probabilities in steps of the resolution; the draw stands in the slot after the last."""
     k0, k1 = fold0(key[0], u32(0xFFFFFFFF)), fold1(key[1], u32(0xFFFFFFFF))
-    for t in range(p.size):
+    for t in range(m):
         u = (float(bits(k0, k1, u32(place[t])) >> u32(9)) + 0.5) / 8388608.0 if is_random else 0.5
         steps = min(abs(float(values[place[t]])) * amplitude, 1.0) / resolution
         p[t] = f32(min(np.floor(steps + u) * resolution, 1.0))
 
 
 @exact
-def _bits(p, place, length, key, words):
-    m = p.size
-    threshold, is_on, found = np.empty(m, np.uint32), np.empty(m, np.uint32), np.empty(m, np.uint32)
+def _bits(p, place, m, length, key, words, room):
+    threshold, is_on, found = room[2], room[3], room[4]
     for t in range(m):
         threshold[t] = u32(max(float(p[t]) * 4294967296.0 - 1.0, 0.0))
         is_on[t] = u32(1) if p[t] > f32(0.0) else u32(0)
     for word in range((length + 31) // 32):
-        found[:] = u32(0)
+        for t in range(m):
+            found[t] = u32(0)
         for slot in range(32 * word, min(32 * word + 32, length)):
             s0, s1, shift = fold0(key[0], u32(slot)), fold1(key[1], u32(slot)), u32(slot % 32)
             for t in range(m):
@@ -178,8 +179,8 @@ def _signs(values, out):
 
 
 @inline
-def key_of(base, word):
-    """Key of a 64-bit place under a base key."""
+def key_of(keys, kind, word):
+    """Key of a 64-bit place under one of the base keys."""
     low, high = u32(word), u32(word >> 32)
-    k0, k1 = fold0(base[0], low), fold1(base[1], low)
+    k0, k1 = fold0(keys[kind, 0], low), fold1(keys[kind, 1], low)
     return fold0(k0, high), fold1(k1, high)

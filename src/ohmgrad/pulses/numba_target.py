@@ -47,6 +47,20 @@ def _bits_of_float(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    pointer = numba_types.CPointer(like.dtype)
+    return pointer(address, like), lambda context, builder, sig, args: builder.inttoptr(
+        args[0], context.get_value_type(pointer)
+    )
+
+
+@njit(inline="always")
+def matrix_at(address: Any, rows: Any, columns: Any, like: Any) -> Any:
+    """The contiguous matrix at an address, of the dtype of `like`: a tensor's address costs less than its array."""
+    return numba.carray(_pointer(address, like), (rows, columns))
+
+
+@intrinsic
 def popcount(typing: Any, a: Any) -> Any:
     """Set bits of a 32-bit word."""
     return numba_types.uint32(numba_types.uint32), lambda context, builder, sig, args: builder.ctpop(args[0])

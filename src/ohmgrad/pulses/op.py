@@ -44,18 +44,21 @@ def applier(
     # The same memory: an addition to a number in an array costs less than one to a tensor.
     sent, past = (t.view(-1).numpy() if is_on_cpu else t.view(-1) for t in (pulses, cycles))
 
+    only = launches[0]
+
+    def apply_one(x: Tensor, d: Tensor, lr: float, counts: Tensor | None, moved: Tensor | None) -> None:
+        sent[0] += only(x, d, lr, int(past[0]), counts, moved)
+        past[0] += x.shape[0]
+
     def apply(x: Tensor, d: Tensor, lr: float, counts: Tensor | None, moved: Tensor | None) -> None:
         cycle = int(past[0])
-        if w.dim() == 2:
-            sent[0] += launches[0](x, d, lr, cycle, counts, moved)
-        else:
-            for r, launch in enumerate(launches):
-                x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
-                counts_r, moved_r = (None if t is None else t.view(shape)[r] for t in (counts, moved))
-                sent[r] += launch(x_r, d_r, lr, cycle, counts_r, moved_r)
+        for r, launch in enumerate(launches):
+            x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
+            counts_r, moved_r = (None if t is None else t.view(shape)[r] for t in (counts, moved))
+            sent[r] += launch(x_r, d_r, lr, cycle, counts_r, moved_r)
         past[0] = cycle + x.shape[-2]
 
-    return apply
+    return apply_one if w.dim() == 2 else apply
 
 
 _laws: dict[tuple[Device, PulsedUpdate], int] = {}
