@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from ohmgrad import PulsedUpdate
-from ohmgrad.devices import DEVICES, Device, SoftBounds
+from ohmgrad.devices import DEVICES, ConstantStep, Device, SoftBounds
 from ohmgrad.devices.base import draw
 from ohmgrad.pulses import eager
+from ohmgrad.pulses.settings import TRAINS
 from ohmgrad.vocabulary import exp, power, where
 
 pytest.importorskip("triton")
@@ -103,11 +104,39 @@ def test_a_users_device_that_is_not_affine(dtype):
 
 
 @inside
-def test_trains_of_two_words_and_unmanaged_ones():
+def test_trains_of_several_words_and_unmanaged_ones():
     x, d = lines(2, 5, 3)
     settings = {"bit_length": 40, "bit_length_management": False, "update_management": False}
     assert_agree(device(SoftBounds), x, d, lr=-0.1, **settings)
-    assert_agree(device(SoftBounds), x[:1], 20.0 * d[:1], bit_length=1000)
+    for bit_length in (31, 32, 63, 64, 1000):  # 31 slots leave room for the sign in a first word, 32 need a second
+        assert_agree(device(SoftBounds), x[:1], 20.0 * d[:1], bit_length=bit_length)
+
+
+@inside
+@pytest.mark.parametrize("train", ["mean-count", "deterministic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_trains_of_counts(train, dtype):
+    assert_agree(device(SoftBounds), *lines(3, 9, 5, dtype), train=train)
+    assert_agree(device(ConstantStep), *lines(2, 9, 5, dtype), lr=-0.1, train=train, merge=False, bit_length=40)
+    assert_agree(device(Bent), *lines(2, 5, 3, dtype), train=train, bit_length_management=False)
+
+
+@inside
+@pytest.mark.parametrize("train", TRAINS)
+@pytest.mark.parametrize("rounded", [True, False])
+def test_probabilities_in_steps(train, rounded):
+    dtype = torch.float64 if rounded else torch.float32
+    for resolution in (0.03, 0.5, 1.0):
+        steps = {"resolution": resolution, "stochastic_rounding": rounded}
+        assert_agree(device(SoftBounds), *lines(3, 9, 5, dtype), least=0, train=train, **steps)
+
+
+@inside
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_one_pulse_that_leads_to_its_fixed_point():
+    # S = -1: over 1 + S it is infinite. Merged or not, an up pulse ends at w_max, a down pulse at w_min.
+    for merge in (True, False):
+        assert_agree(SoftBounds(dw_min=1.0), *lines(3, 9, 5), lr=4.0, merge=merge)
 
 
 @inside
