@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ohmgrad import PulsedUpdate
+from ohmgrad import Crossbar, PulsedUpdate
 from ohmgrad.devices import DEVICES, ConstantStep, Device, SoftBounds
 from ohmgrad.devices.base import draw
 from ohmgrad.pulses import eager
@@ -160,3 +161,79 @@ def test_nothing_to_do_and_what_is_not_finite():
     for bad in (math.nan, math.inf, -math.inf):
         assert launch(w, torch.full_like(x, bad), d, 0.1, 0, None).isnan() and not w.any()
         assert launch(w, x, torch.full_like(d, bad), 0.1, 0, None).isnan() and not w.any()
+
+
+def gpu_crossbar(monkeypatch, **settings) -> Crossbar:
+    """A crossbar of two replicas that uses the kernels, on the CPU too."""
+    monkeypatch.setattr(Crossbar, "_is_on_gpu", True)
+    model = SoftBounds(dw_min=0.02, dw_min_ctoc=0.3, w_max_dtod=0.3, write_noise=0.5)
+    return Crossbar((3, 5), device=model, replicas=(2,), seed=3, update=PulsedUpdate(**settings)).to(HOME)
+
+
+@inside
+def test_a_crossbar_equals_its_eager_self(monkeypatch):
+    x, d = lines(3, 5, 3)
+    bars = []
+    for is_eager in (False, True):
+        bar = gpu_crossbar(monkeypatch, eager=is_eager)
+        monkeypatch.setattr(Crossbar, "_is_on_gpu", not is_eager)
+        for _ in range(2):
+            bar.pulse(x.to(HOME), d.to(HOME), 0.1)
+        bars.append(bar)
+    ours, reference = bars
+    assert torch.equal(ours.pulses, reference.pulses) and ours.counters.cycles == 6 and (ours.pulses > 10).all()
+    assert (ours.weight - reference.weight).abs().max() <= ROUNDING[torch.float32]
+
+
+@inside
+def test_a_crossbar_tells_of_what_was_not_finite_when_it_is_asked(monkeypatch):
+    x, d = lines(3, 5, 3)
+    x[1, 2] = math.nan
+    bar = gpu_crossbar(monkeypatch)
+    bar.pulse(x.to(HOME), d.to(HOME), 0.1)
+    assert bar.weight.isfinite().all() and bar.weight.any()
+    with pytest.raises(ValueError, match="x and d need finite numbers, got NaN or infinity in samples"):
+        _ = bar.counters
+
+
+class NoWord(TorchDispatchMode):
+    """Refuses every reading of a tensor by the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "the host reads a tensor"
+        return func(*args, **(kwargs or {}))
+
+
+@inside
+def test_a_step_never_waits_for_the_gpu(monkeypatch):
+    bar, sums = gpu_crossbar(monkeypatch), torch.full((), 2.0, dtype=torch.float64, device=HOME)
+    monkeypatch.setattr(
+        gpu, "launcher", lambda *_: lambda w, x, d, lr, cycle, counts: counts.add_(cycle).sum() * 0 + sums
+    )
+    x, d = (t.to(HOME) for t in lines(3, 5, 3))
+    bar.pulse(x, d, 0.1)  # the first call makes the launchers, of each replica's seed
+    with NoWord():
+        bar.pulse(x, d, 0.1)
+    with pytest.raises(AssertionError, match="the host reads"), NoWord():
+        bar.counters  # noqa: B018  # the mode sees a reading
+    assert bar.pulses.tolist() == [4.0, 4.0]
+
+
+@pytest.mark.skipif(HOME != "cuda", reason="needs a GPU")
+def test_a_cuda_graph_replays_with_a_new_lr_and_cycle():
+    x, d = (t.to(HOME) for t in lines(3, 9, 5))
+    model, w, settings = device(SoftBounds), torch.zeros(5, 9, device=HOME), PulsedUpdate()
+    params = {k: torch.as_tensor(v).to(HOME) for k, v in draw(model, torch.tensor(3), (5, 9), x.dtype).items()}
+    launch = gpu.launcher(model, params, settings, 7, w)
+    lr, cycle = torch.zeros((), dtype=torch.float64, device=HOME), torch.zeros((), dtype=torch.int64, device=HOME)
+    launch(w, x, d, lr, cycle, None)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        launch(w, x, d, lr, cycle, None)
+        cycle += len(x)
+    v = w.clone()
+    for i, step in enumerate((0.1, -0.05)):
+        lr.fill_(step)
+        graph.replay()
+        eager.pulse(v, x, d, step, device=model, params=params, settings=settings, seed=7, cycle=i * len(x))
+    assert v.any() and (w - v).abs().max() <= ROUNDING[w.dtype]

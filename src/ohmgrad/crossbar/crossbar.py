@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ class Crossbar(nn.Module):
         self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
         self.register_buffer("digital_memory", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
-        self._launches: dict[int, cpu.Launch] = {}
+        self._launches: dict[int, Callable[..., int | Tensor]] = {}
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
         for name, value in _draw_all(devices, seeds, self.shape, dtype).items():
@@ -113,7 +115,13 @@ class Crossbar(nn.Module):
 
     @property
     def counters(self) -> Counters:
-        """Cycles, pulses, reads and digital memory so far."""
+        """Cycles, pulses, reads and digital memory so far.
+
+        Raises:
+            ValueError: on a GPU, x or d of an earlier pulse held NaN or infinity.
+        """
+        if self.pulses.isnan().any():  # a GPU's kernels do not stop for it: they leave the sample out, and say so here
+            raise ValueError("x and d need finite numbers, got NaN or infinity in samples, which were left out")
         return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), int(self.digital_memory))
 
     @torch.no_grad()
@@ -183,7 +191,8 @@ class Crossbar(nn.Module):
     def _pulse(self, outer: Outer, lr: float) -> None:
         """Pulse trains, replica by replica."""
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
-        cycle, is_shown = int(self.cycles), bool(self.device_model.write_noise)
+        is_shown = bool(self.device_model.write_noise)
+        cycle = self.cycles if self._is_on_gpu else int(self.cycles)  # on a GPU nothing waits for the host
         counts = torch.zeros_like(self.weight, dtype=torch.int64) if is_shown else None
         for r, index in enumerate(np.ndindex(self.replicas)):
             x, d = (t[index] if t.dim() > 2 else t for t in (outer.x.detach(), outer.d.detach()))
@@ -193,13 +202,23 @@ class Crossbar(nn.Module):
             self._show(counts > 0)
         self.cycles.add_(outer.x.shape[-2])
 
-    def _launch(self, replica: int) -> cpu.Launch:
+    @property
+    def _is_on_gpu(self) -> bool:
+        """Whether pulses go through the kernels for GPUs."""
+        is_eager = isinstance(self.update, PulsedUpdate) and self.update.eager
+        return self.weight.is_cuda and not is_eager and _has_triton()
+
+    def _launch(self, replica: int) -> Callable[..., int | Tensor]:
         """What applies pulses to one replica; made once, and anew after the parameters may have changed."""
         assert isinstance(self.update, PulsedUpdate)
         if replica not in self._launches:
             planes = {k: v.view(-1, *self.shape)[replica] for k, v in self.params.items() if isinstance(v, Tensor)}
             is_on_cpu = self.weight.device.type == "cpu"
             make = cpu.launcher if is_on_cpu and not self.update.eager else eager.launcher
+            if self._is_on_gpu:
+                from ohmgrad.pulses import gpu  # needs Triton, which machines without a GPU may lack
+
+                make = gpu.launcher
             self._launches[replica] = make(
                 self.device_model,
                 self._numbers | planes,
@@ -297,6 +316,11 @@ class Crossbar(nn.Module):
     def extra_repr(self) -> str:
         """Shape, device and update, for print(model)."""
         return f"{self.shape[0]}x{self.shape[1]}, replicas={self.replicas}, {self.device_model}, {self.update}"
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _draw_all(
