@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ohmgrad import Crossbar, PulsedUpdate
+from ohmgrad import Crossbar, PulsedUpdate, random, vocabulary
 from ohmgrad.devices import DEVICES, ConstantStep, Device, SoftBounds
 from ohmgrad.devices.base import draw
 from ohmgrad.pulses import eager
@@ -25,7 +25,19 @@ pytest.importorskip("triton")
 HOME = "cuda" if torch.cuda.is_available() else "cpu"
 CAN_RUN = HOME == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 if CAN_RUN:
+    import triton.language as tl
+
     from ohmgrad.pulses import gpu
+    from ohmgrad.pulses.gpu_kernel import quick_normal
+    from ohmgrad.pulses.triton_target import jit, popcount
+
+    @jit
+    def normals(counters, k0, k1, z, n_set):
+        at = tl.arange(0, 8192)
+        counter = tl.load(counters + at).to(tl.uint32)
+        tl.store(z + at, quick_normal(tl.cast(k0, tl.uint32), tl.cast(k1, tl.uint32), counter))
+        tl.store(n_set + at, popcount(counter).to(tl.int64))
+
 
 # Older interpreters cast NaN to whole numbers in lanes whose result is dropped, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
@@ -87,6 +99,17 @@ def test_in_a_process_of_its_own():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@inside
+@pytest.mark.parametrize("key", [(0, 0), (0x1E3779B9, 0x7FFFFFFF), (0x7FFFFFFF, 0x05EBCA6B)])
+def test_quick_normals_and_population_counts(key):
+    # Neighbouring words give numbers 5e-6 apart, over four times the tolerance: so the words are equal bit for bit.
+    counters = (torch.arange(2**32 - 4096, 2**32 + 4096) & 0xFFFFFFFF).to(HOME)
+    z, n_set = torch.empty(8192, device=HOME), torch.empty_like(counters)
+    normals[(1,)](counters, *key, z, n_set)
+    torch.testing.assert_close(z, random.quick_normal(*key, counters), rtol=3 * 2.0**-24, atol=0.0)
+    assert torch.equal(n_set, vocabulary.popcount(counters))
 
 
 @inside
