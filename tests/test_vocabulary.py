@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ohmgrad import vocabulary
+from ohmgrad import random, vocabulary
 from ohmgrad.devices import DEVICES
 from ohmgrad.devices.base import step
+from ohmgrad.pulses import numba_target
 from ohmgrad.vocabulary import Target, absolute, exp, log, maximum, minimum, power, retarget, sqrt, where
 
 
@@ -130,3 +131,30 @@ def test_a_closure_is_refused():
 def test_a_forbidden_name_is_refused(function, name):
     with pytest.raises(NameError, match=f"{function.__name__} uses '{name}': a response may call only where, minimum"):
         compiled(function)
+
+
+def test_population_counts():
+    words = [0, 1, 0x80000000, 0xFFFFFFFF, 0x12345678, 0xFFFF0000]
+    rng = np.random.default_rng(0)
+    words += rng.integers(0, 2**32, 1000).tolist()
+    expected = [word.bit_count() for word in words]
+    assert [vocabulary.popcount(word) for word in words] == expected
+    assert vocabulary.popcount(torch.tensor(words)).tolist() == expected
+    kernel = numba.njit(lambda words: [numba_target.popcount(np.uint32(word)) for word in words])
+    assert list(kernel(np.array(words, np.uint32))) == expected
+
+
+@pytest.mark.parametrize("key", [(0, 0), (0x9E3779B9, 0xFFFFFFFF), (0xFFFFFFFF, 0x85EBCA6B)])
+def test_quick_normals_are_the_same_in_numba(key):
+    # Neighbouring words give numbers 5e-6 apart, over four times the tolerance: so the words are equal bit for bit.
+    counters = np.arange(2**32 - 5000, 2**32 + 5000) & 0xFFFFFFFF
+    source = retarget(random.quick_normal, numba_target.NUMBA, words=True)
+
+    @numba.njit
+    def kernel(k0, k1, counters):
+        return np.array([source(k0, k1, counter) for counter in counters])
+
+    got = kernel(np.uint32(key[0]), np.uint32(key[1]), counters.astype(np.uint32))
+    assert got.dtype == np.float32
+    expected = random.quick_normal(*key, torch.from_numpy(counters))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=3 * 2.0**-24, atol=0.0)

@@ -5,8 +5,9 @@ A key is a pair of 32-bit words, folded from (seed, stream, cycle, row, ...); `b
 threads, in any order, for replicas side by side or alone, and after a resume: the state is the seed and the cycle.
 
 The functions from `mix` to `quick_normal` are written once on scalars, with the names of `vocabulary`: here they run
-on Python integers and int64 tensors, and the update kernels are compiled from the same source. Each step is cut to 32 bits, which is
-what lets compilers keep to narrow registers. The finaliser is Wellons' lowbias32 (hash-prospector, public domain): xor-shifts and odd multiplications modulo 2**32.
+on Python integers and int64 tensors, and the update kernels are compiled from the same source. Each step is cut to
+32 bits, which is what lets compilers keep to narrow registers. The finaliser is Wellons' lowbias32 (hash-prospector,
+public domain): xor-shifts and odd multiplications modulo 2**32.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def normal_pair(k0, k1, counter):
 
 
 def quick_normal(k0, k1, counter):
-    """A standard normal, float32, for each counter, at half the cost: set bits of a random word, and a triangular dither.
+    """A standard normal, float32, for each counter, at half the cost: a random word's set bits and a triangular dither.
 
     32 fair bits make a binomial law, two uniform halves of a second word (together over -1 ... 1) fill its gaps, and a
     cubic sets variance and kurtosis to 1 and 3. Its distribution function is within 3e-4 of the normal's, its sixth

@@ -129,7 +129,13 @@ class Crossbar(nn.Module):
 
     @property
     def counters(self) -> Counters:
-        """Cycles, pulses, reads and digital memory so far."""
+        """Cycles, pulses, reads and digital memory so far.
+
+        Raises:
+            ValueError: on a GPU, x or d of an earlier pulse held NaN or infinity.
+        """
+        if self.pulses.isnan().any():  # a GPU's kernels do not stop for it: they leave the sample out, and say so here
+            raise ValueError("x and d need finite numbers, got NaN or infinity in samples, which were left out")
         counts = None if self.pulse_counts is None else self.pulse_counts.clone()
         return Counters(int(self.cycles), self.pulses.clone(), int(self.reads), int(self.digital_memory), counts)
 
@@ -201,7 +207,7 @@ class Crossbar(nn.Module):
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
-            one_hot[torch.arange(len(columns)), columns] = 1.0
+            one_hot.scatter_(1, columns.to(self.weight.device, torch.int64)[:, None], 1.0)
             self._pulse(one_hot, values, -_finite(lr))
         else:
             self._move(lr * values.mT, columns, n_cycles=len(columns))
@@ -358,8 +364,9 @@ class Crossbar(nn.Module):
         if kind == self._accepted:
             return
         batch = x.shape[-2] if x.dim() > 1 else -1
-        # The kernels of the pulsed update look for NaN in x and d themselves, on their way, replica by replica.
-        is_read_later = not self.replicas and isinstance(self.update, PulsedUpdate)
+        # The kernels of the pulsed update look for NaN in x and d themselves, on their way: on a CPU replica by replica.
+        is_pulsed = isinstance(self.update, PulsedUpdate)
+        is_read_later = is_pulsed and (not self.replicas or op.is_for_gpu(self.weight))
         self._check("x", x, batch, self.shape[1], is_read_later=is_read_later)
         self._check("d", d, batch, self.shape[0], is_read_later=is_read_later)
         self._accepted = kind if is_read_later else None

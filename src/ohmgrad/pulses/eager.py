@@ -21,7 +21,7 @@ def launcher(
 
     def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
         need_finite(x, d)
-        n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=cycle)
+        n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=int(cycle))
         if counts is not None:
             counts += n
         if moved is not None:

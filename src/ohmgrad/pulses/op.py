@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -35,30 +37,51 @@ def applier(
         likewise; counts, int64 as w, is added to and moved, uint8 as w, is set where devices got pulses, if given.
     """
     shape = (math.prod(w.shape[:-2]), *w.shape[-2:])
-    make = cpu.launcher if w.device.type == "cpu" and not settings.eager else eager.launcher
+    make = _launcher(w, settings)
     launches: list[Launch] = []
     for r, own_seed in enumerate(seed.flatten().tolist()):
         own = {k: v.reshape(-1, *shape[1:])[r] if isinstance(v, Tensor) else v for k, v in params.items()}
         launches.append(make(device, own, settings, own_seed, w.view(shape)[r]))
-    is_on_cpu = w.device.type == "cpu"
+    is_on_cpu = w.device.type == "cpu" and not is_for_gpu(w)
     # The same memory: an addition to a number in an array costs less than one to a tensor.
     sent, past = (t.view(-1).numpy() if is_on_cpu else t.view(-1) for t in (pulses, cycles))
 
     only = launches[0]
 
     def apply_one(x: Tensor, d: Tensor, lr: float, counts: Tensor | None, moved: Tensor | None) -> None:
-        sent[0] += only(x, d, lr, int(past[0]), counts, moved)
+        sent[0] += only(x, d, lr, int(past[0]) if is_on_cpu else past[0], counts, moved)
         past[0] += x.shape[0]
 
     def apply(x: Tensor, d: Tensor, lr: float, counts: Tensor | None, moved: Tensor | None) -> None:
-        cycle = int(past[0])
+        cycle = int(past[0]) if is_on_cpu else past[0]  # a GPU does not wait for the host
         for r, launch in enumerate(launches):
             x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
             counts_r, moved_r = (None if t is None else t.view(shape)[r] for t in (counts, moved))
             sent[r] += launch(x_r, d_r, lr, cycle, counts_r, moved_r)
-        past[0] = cycle + x.shape[-2]
+        past[0] += x.shape[-2]
 
     return apply_one if w.dim() == 2 else apply
+
+
+def _launcher(w: Tensor, settings: PulsedUpdate) -> Callable[..., Launch]:
+    """The target for a weight: kernels for CPUs or GPUs, or plain torch."""
+    if settings.eager:
+        return eager.launcher
+    if is_for_gpu(w):
+        from ohmgrad.pulses import gpu  # needs Triton, which machines without a GPU may lack
+
+        return gpu.launcher
+    return cpu.launcher if w.device.type == "cpu" else eager.launcher
+
+
+def is_for_gpu(w: Tensor) -> bool:
+    """Whether pulses on this weight go through the kernels for GPUs."""
+    return w.is_cuda and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 _laws: dict[tuple[Device, PulsedUpdate], int] = {}

@@ -13,6 +13,7 @@ from typing import Any
 import triton
 import triton.knobs
 import triton.language as tl
+from triton.language.extra import libdevice
 
 from ohmgrad.vocabulary import Target
 
@@ -89,11 +90,19 @@ def as_float(a):
 
 
 @jit
-def popcount(a):
-    """Set bits of 32-bit words; LLVM knows the idiom and makes one instruction of it."""
+def _popcount(a):
     a = a - ((a >> 1) & 0x55555555)
     a = (a & 0x33333333) + ((a >> 2) & 0x33333333)
-    return ((((a + (a >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24).to(tl.int32)
+    return (((a + (a >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24
+
+
+@jit
+def _popcount_at_once(a):
+    """One instruction, which Triton's compiler does not make of the sums above; its interpreter does not know it."""
+    return libdevice.popc(a.to(tl.int32, bitcast=True)).to(tl.uint32, bitcast=True)
+
+
+popcount = _popcount if is_interpreted else _popcount_at_once
 
 
 def _constant(value: float) -> Any:
