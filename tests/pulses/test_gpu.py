@@ -199,7 +199,7 @@ def test_a_crossbar_equals_its_eager_self(monkeypatch):
     bars = []
     for is_eager in (False, True):
         bar = gpu_crossbar(monkeypatch, eager=is_eager)
-        monkeypatch.setattr(op, "is_for_gpu", lambda w: not is_eager)
+        monkeypatch.setattr(op, "is_for_gpu", lambda w, is_eager=is_eager: not is_eager)
         for _ in range(2):
             bar.pulse(x.to(HOME), d.to(HOME), 0.1)
         bars.append(bar)

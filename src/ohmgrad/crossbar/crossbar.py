@@ -18,6 +18,7 @@ from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
+NO_APPLIER: tuple[Any, Any] = (None, None)
 MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
 
 
@@ -101,7 +102,7 @@ class Crossbar(nn.Module):
         # How often states have changed without pulses: by decay with diffusion, by a reset, by set_weight.
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
-        self._applier: tuple[Tensor, op.Apply] | None = None
+        self._applier: tuple[Any, op.Apply] = NO_APPLIER
         self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
@@ -244,16 +245,18 @@ class Crossbar(nn.Module):
     def _pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """Pulse trains."""
         has_noise = self.device_model.write_noise > 0.0
-        state = self._buffers["persistent" if has_noise else "weight"]
+        state: Any = self._buffers["persistent" if has_noise else "weight"]  # half the time of an attribute
         if x.requires_grad or d.requires_grad:
             x, d = x.detach(), d.detach()
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
         if torch.compiler.is_compiling():
             self._pulse_in_graph(x, d, lr, moved)
         else:
-            if self._applier is None or self._applier[0] is not state:
-                self._applier = (state, self._new_applier())
-            self._applier[1](x.contiguous(), d.contiguous(), lr, self._buffers["pulse_counts"], moved)
+            bound_to, apply = self._applier
+            if bound_to is not state:
+                apply = self._new_applier()
+                self._applier = (state, apply)
+            apply(x.contiguous(), d.contiguous(), lr, self._buffers["pulse_counts"], moved)
         if moved is not None:
             self._show(moved.bool())
 
@@ -275,10 +278,10 @@ class Crossbar(nn.Module):
         return self.update
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_applier": None}  # a copy makes its own, on its own parameters
+        return {**self.__dict__, "_applier": NO_APPLIER}  # a copy makes its own, on its own parameters
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._applier = self._accepted = None  # as it was before this move to a device or dtype
+        self._applier, self._accepted = NO_APPLIER, None  # they are of what was before this move
         return super()._apply(fn, recurse)
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
@@ -333,7 +336,7 @@ class Crossbar(nn.Module):
             is_bad = torch.isnan(value) if name in MAY_BE_INFINITE else ~torch.isfinite(value)
             if is_bad.any():
                 raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
-        self._applier = None
+        self._applier = NO_APPLIER
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _column_numbers(self, columns: Tensor) -> Tensor:
@@ -364,7 +367,7 @@ class Crossbar(nn.Module):
         if kind == self._accepted:
             return
         batch = x.shape[-2] if x.dim() > 1 else -1
-        # The kernels of the pulsed update look for NaN in x and d themselves, on their way: on a CPU replica by replica.
+        # The pulsed kernels look for NaN in x and d themselves, on their way: on a CPU replica by replica.
         is_pulsed = isinstance(self.update, PulsedUpdate)
         is_read_later = is_pulsed and (not self.replicas or op.is_for_gpu(self.weight))
         self._check("x", x, batch, self.shape[1], is_read_later=is_read_later)
@@ -373,8 +376,8 @@ class Crossbar(nn.Module):
 
     def _check(self, name: str, tensor: Tensor, rows: int, columns: int, *, is_read_later: bool = False) -> None:
         """Door for every tensor that comes from outside."""
-        own = self._buffers["weight"]
-        if tensor.dtype != own.dtype:  # type: ignore[union-attr]  # it is there
+        own = self.weight
+        if tensor.dtype != own.dtype:
             raise TypeError(f"{name} needs the crossbar's dtype {own.dtype}, got {tensor.dtype}")
         if tensor.device != own.device:
             raise ValueError(f"{name} needs the crossbar's device {own.device}, got {tensor.device}")

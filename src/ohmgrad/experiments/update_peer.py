@@ -18,6 +18,7 @@ FAMILIES = {
     "constant-step": "ConstantStepDevice",
     "linear-step": "LinearStepDevice",
     "soft-bounds": "SoftBoundsDevice",
+    "soft-bounds-reference": "SoftBoundsReferenceDevice",
 }
 
 

@@ -38,7 +38,7 @@ from ohmgrad.pulses.settings import PulsedUpdate
 FAMILIES = tuple(update_peer.FAMILIES)
 LARGE = 100_000  # crosspoint-samples from which a row counts for the median ratio
 TURN = 0.01  # seconds that a turn lasts at least, as far as MAX_CALLS goes
-MAX_CALLS = 200
+MAX_CALLS = 2000
 REST = 0.01  # seconds before a turn
 LR, D_SCALE = 0.1, 0.01
 

@@ -17,44 +17,22 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.devices.base import response_arguments
-from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_trains import (
-    MEAN_COUNT,
-    STOCHASTIC,
-    bits,
-    exact,
-    f32,
-    fold0,
-    fold1,
-    inline,
-    is_by_row,
-    key_of,
-    lanes_of,
-    prepare,
-    u32,
-)
+from ohmgrad.pulses import cpu_trains, merge
+from ohmgrad.pulses.cpu_trains import MEAN_COUNT, STOCHASTIC, bits, exact, f32, fold0, fold1, inline, key_of, u32
 from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, matrix_at, njit, popcount, specialised
 from ohmgrad.vocabulary import fingerprint, retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
 inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
-    retarget(f, NUMBA)
-    for f in (
-        merge.inverse,
-        merge.rate,
-        merge.longest,
-        merge.multiplicative,
-        merge.additive,
-        merge.is_mergeable,
-        merge.pulse,
-    )
+    retarget(getattr(merge, name), NUMBA)
+    for name in ("inverse", "rate", "longest", "multiplicative", "additive", "is_mergeable", "pulse")
 )
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 fast = njit(**FAST)
 STRIP, TILE = 16, 1024  # lines and lanes whose planes are loaded together
-# Rows of `own`, over the lanes of one line. Of up and, in the next row, of down pulses C and S over 1 + S, 1 + S, rate,
-# the most pulses that merge; then a sample's pulses, and those that are left. Of those taken one by one: weight, pulses,
-# whether these go up.
+# Rows of `own`, over the lanes of one line. Of up and, in the next row, of down pulses C and S over 1 + S, 1 + S,
+# rate, the most pulses that merge; then a sample's pulses, and those that are left. Of lanes that take theirs one by
+# one: weight, pulses, whether these go up.
 C, S, ONE, H, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15
 
 
@@ -69,23 +47,23 @@ IS_AFFINE = True
 def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys, w, planes, cycle, counts, moved):
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or below 0 a fault.
 
-    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; and options[5:]:
+    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; options[5:]:
     whether noise is additive, whether pulses may merge, in, out. sigma: noise. keys: (4, 2), base keys of input and
-    error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what else the response takes, each as
-    w or one number. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both as w or empty.
-    Of several threads each makes the trains and takes a share.
+    error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what else the response takes, each
+    as w or one number. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both as w or
+    empty. Of several threads each makes the trains and takes a share.
     """
     n_in, n_out = options[7], options[8]
     x, d = matrix_at(x_at, batch, n_in, w), matrix_at(d_at, batch, n_out, w)
     law = (sigma, options[5] != 0, options[6] != 0)
-    length, x_on, d_on, fault = prepare(x, d, lr, options, numbers, keys, cycle)
+    length, x_on, d_on, fault = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
     if fault:
         return np.int64(fault)
     n_planes, total = len(planes), np.int64(0)
-    by_row = is_by_row(x_on, d_on)
+    by_row = cpu_trains.is_by_row(x_on, d_on)
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
     first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
-    lane = lanes_of(lane_on)
+    lane = cpu_trains.lanes_of(lane_on)
     size = min(TILE, lane.size)
     # One piece of memory: for a small crossbar, asking for it costs as much as the work.
     n = n_planes * size
@@ -112,8 +90,8 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
                     for t in range(m):
                         place[t] = u32((top + k) * to_line) + at[t]
                     total += _line(
-                        top + k, k, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle, place,
-                        weights, params, own, few_params, hit, counts, moved,
+                        top + k, k, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle,
+                        place, weights, params, own, few_params, hit, counts, moved,
                     )  # fmt: skip
                     _store(weights, k, at, m, w, (top + k) * to_line)
     return total

@@ -20,9 +20,10 @@ STOCHASTIC, MEAN_COUNT, DETERMINISTIC = range(3)
 def prepare(x, d, lr, options, numbers, keys, cycle):
     """Trains of a mini-batch: length, x_on, d_on, and a fault: -1 where x, -2 where d holds NaN or infinity, else 0.
 
-    x: (batch, in), d: (batch, out). options, int64: kind of train, longest, update and bit-length management, stochastic
-    rounding. numbers, float64: granularity, resolution. length: (batch,) int32, slots. x_on, d_on: (batch, words + 1, lines) uint32: line bits, or in
-    word 0 the probabilities of other trains; in the last word 1 of lines above 0 and 2 of those below.
+    x: (batch, in), d: (batch, out). options, int64: kind of train, longest, update and bit-length management,
+    stochastic rounding. numbers, float64: granularity, resolution. length: (batch,) int32, slots. x_on, d_on:
+    (batch, words + 1, lines) uint32: line bits, or in word 0 the probabilities of other trains; in the last word 1 of
+    lines above 0 and 2 of those below.
     """
     batch, n_words = x.shape[0], (options[1] + 31) // 32 if options[0] == STOCHASTIC else 1
     length = np.empty(batch, np.int32)

@@ -43,9 +43,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
 
     Returns:
         launch(x, d, lr, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype; counts,
-        (out, in) int64 or None, is added to; moved, uint8 or None, is set where pulses arrived. lr (float64) and cycle (int64) may be tensors without dimensions on the
-        GPU: then a CUDA graph reads them anew at each replay. pulses is such a tensor too, float64; NaN where x or d
-        held NaN or infinity in a sample, which is then left out.
+        (out, in) int64 or None, is added to; moved, uint8 or None, is set where pulses arrived. lr (float64) and cycle
+        (int64) may be tensors without dimensions on the GPU: then a CUDA graph reads them anew at each replay. pulses
+        is such a tensor too, float64; NaN where x or d held NaN or infinity in a sample, which is then left out.
     """
     home = w.device
     n_out, n_in = w.shape

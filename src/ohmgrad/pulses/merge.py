@@ -7,11 +7,12 @@ The pulses of a train at one crosspoint have one direction. With a step C + S w 
 Multiplicative noise makes the distance u = w + C/S from the fixed point a product of independent factors,
 u_n = u prod_k (1 + S)(1 + a xi_k) with a = s S / (1 + S), which up to terms of relative order a^2 n is
 u (1 + S)^n (1 + a sqrt(n) z + a^2 (n - 1) (z^2 - 1) / 2) with one standard normal z: exact for n = 1, and right in
-mean, variance and skewness. Additive noise adds up to one normal of variance s^2 dw^2 ((1 + S)^2n - 1) / ((1 + S)^2 - 1),
-exactly.
+mean, variance and skewness. Additive noise adds up, exactly, to one normal of variance
+s^2 dw^2 ((1 + S)^2n - 1) / ((1 + S)^2 - 1).
 
-Where a train may meet a hard bound, where n |S| > 1/4 (the series below) or |a| sqrt(n) > 1/20 (the terms left out),
-its pulses are applied one by one instead. The choice depends on the state and the number of pulses, never on the noise.
+Where a train may meet a hard bound, where n |S / (1 + S)| > 1/5 (the series below) or |a| sqrt(n) > 1/20 (the terms
+left out), its pulses are applied one by one instead. The choice depends on the state and the number of pulses, never on
+the noise.
 """
 
 from __future__ import annotations

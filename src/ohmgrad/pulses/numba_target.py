@@ -25,6 +25,7 @@ from ohmgrad.vocabulary import Target
 njit: Any = numba.njit  # its own types lose the signature of what it compiles
 intrinsic: Any = numba.extending.intrinsic
 config: Any = numba.core.config
+carray: Any = numba.carray  # type: ignore[reportPrivateImportUsage]  # numba names no exports
 
 # Products and sums may fuse; NaN, infinity and the order of operations stay as written.
 FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
@@ -57,7 +58,7 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
 @njit(inline="always")
 def matrix_at(address: Any, rows: Any, columns: Any, like: Any) -> Any:
     """The contiguous matrix at an address, of the dtype of `like`: a tensor's address costs less than its array."""
-    return numba.carray(_pointer(address, like), (rows, columns))
+    return carray(_pointer(address, like), (rows, columns))
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""The pulsed update of a whole crossbar: which target applies it, and the operator that stands for it in torch's graphs."""
+"""The pulsed update of a crossbar: which target applies it, and the operator that stands for it in torch's graphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ohmgrad.pulses import cpu, eager
 from ohmgrad.pulses.settings import PulsedUpdate
 
 # apply(x, d, lr, cycle, counts, moved) -> pulses, for one replica.
-Launch = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int | Tensor]
+Launch = Callable[[Tensor, Tensor, float, Any, Tensor | None, Tensor | None], int | Tensor]  # Any: int | Tensor
 # The same for a crossbar, which counts its cycles and pulses itself.
 Apply = Callable[[Tensor, Tensor, float, Tensor | None, Tensor | None], None]
 
