@@ -8,23 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ohmgrad import random
-from ohmgrad.devices.base import Device, Params
-from ohmgrad.pulses.cpu_kernel import PLANES, kernel_of
+from ohmgrad.devices.base import Device, Params, response_arguments
+from ohmgrad.pulses import cpu_kernel, cpu_trains
 from ohmgrad.pulses.cpu_trains import DETERMINISTIC, MEAN_COUNT, STOCHASTIC
 from ohmgrad.pulses.eager import need_finite
+from ohmgrad.pulses.numba_target import NUMBA, specialised
 from ohmgrad.pulses.settings import PulsedUpdate
+from ohmgrad.vocabulary import fingerprint, retarget
 
 # Crosspoint-samples below which a second thread costs more than it brings.
 SMALL = 200_000
 # Most 32-bit words of line bits that are made at a time, by each thread.
 SLAB = 1 << 24
 
+PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
 NO_COUNTS, NOTHING_MOVED = np.empty(0, np.int64), np.empty(0, np.uint8)
 KINDS = {"stochastic": STOCHASTIC, "mean-count": MEAN_COUNT, "deterministic": DETERMINISTIC}
 Launch = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int]
@@ -85,3 +89,20 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ohmgrad")
+
+
+@cache
+def kernel_of(family: type[Device]) -> Any:
+    """`pulse` with the response of a device family inside."""
+    response = retarget(family.response, NUMBA)
+    places = (*PLANES, *family.own_parameters())
+    given = ("dw" if name == "dw_min" else f"params[k, {places.index(name)}, t]" for name in response_arguments(family))
+    source = f"""
+def step(w, up, params, k, t):
+    dw = params[k, 2, t] if up else params[k, 3, t]
+    return params.dtype.type(response(w, up, {", ".join(given)}))
+"""
+    scope: dict[str, Any] = {"response": response}
+    exec(source, scope)  # a call with the family's own arguments
+    name = f"pulse_{family.__name__}_{fingerprint(family.response)}"
+    return specialised(cpu_kernel.pulse, name, step=cpu_trains.inline(scope["step"]), IS_AFFINE=family.is_affine)

@@ -5,22 +5,19 @@ leaves more to skip: a sample costs nothing at a line that it leaves silent. For
 the lanes counts coincidences, one applies the trains where the law lets all their pulses act at once (`merge`), and the
 rest follow pulse by pulse. What a line needs lies side by side, so that these passes run over wide registers.
 
-Functions without a decorator are templates, see `kernel_of`. Arrays are indexed where they are, not sliced: each view
-of an array counts its references.
+Functions without a decorator are templates, see `cpu.kernel_of`. Arrays are indexed where they are, not sliced: each
+view of an array counts its references.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
 from ohmgrad import random
-from ohmgrad.devices.base import response_arguments
 from ohmgrad.pulses import cpu_trains, merge
 from ohmgrad.pulses.cpu_trains import MEAN_COUNT, STOCHASTIC, bits, exact, f32, fold0, fold1, inline, key_of, u32
-from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, matrix_at, njit, popcount, specialised
-from ohmgrad.vocabulary import fingerprint, retarget
+from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, matrix_at, njit, popcount
+from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
 inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
@@ -64,53 +61,64 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
     first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
     lane = cpu_trains.lanes_of(lane_on)
-    size = min(TILE, lane.size)
+    on, sign = _tiles(lane_on, lane)
+    size = on.shape[3]
+    n_strip = 1 if by_row and on.shape[0] > 1 else STRIP  # a row of several tiles is followed to its end
     # One piece of memory: for a small crossbar, asking for it costs as much as the work.
     n = n_planes * size
-    room = np.empty((STRIP + 1) * n + (STRIP + N_OWN) * size, w.dtype)
-    params, few_params = room[: STRIP * n].reshape((STRIP, n_planes, size)), room[-n:].reshape((1, n_planes, size))
-    weights = room[STRIP * n : STRIP * (n + size)].reshape((STRIP, 1, size))
-    own = room[STRIP * (n + size) : STRIP * (n + size) + N_OWN * size].reshape((N_OWN, size))
-    index, ways = np.empty((3, size), np.uint32), np.empty(STRIP, np.uint8)
+    room = np.empty((n_strip + 1) * n + (2 * n_strip + N_OWN) * size, w.dtype)
+    params, few_params = room[: n_strip * n].reshape((n_strip, n_planes, size)), room[-n:].reshape((1, n_planes, size))
+    rest = room[n_strip * n : -n]
+    weights, stage = (
+        rest[: n_strip * size].reshape((n_strip, 1, size)),
+        rest[-n_strip * size :].reshape((size, n_strip)),
+    )
+    own = rest[n_strip * size : (n_strip + N_OWN) * size].reshape((N_OWN, size))
+    index, ways = np.empty((3, size), np.uint32), np.empty(n_strip, np.uint8)
     at, place, hit = index[0], index[1], index[2]
-    for start in range(0, lane.size, TILE):
-        m = min(TILE, lane.size - start)
-        on, sign = _tile(lane_on, lane, start, m)
-        for t in range(m):
-            at[t] = lane[start + t] * u32(to_lane)
-        for top in range(first, last, STRIP):
-            n_lines = min(STRIP, last - top)
-            if not _ways(top, n_lines, line_on, sign, lr < 0.0, ways):
+    for top in range(first, last, n_strip):
+        n_lines = min(n_strip, last - top)
+        for tile in range(on.shape[0]):
+            m = min(size, lane.size - tile * size)
+            if not _ways(top, n_lines, line_on, sign[tile], lr < 0.0, ways):
                 continue
+            for t in range(m):
+                at[t] = lane[tile * size + t] * u32(to_lane)
             for k in range(n_planes):
-                _load(planes[k], top * to_line, to_line, n_lines, ways, at, m, params, k)
-            _load(w, top * to_line, to_line, n_lines, ways, at, m, weights, 0)
+                _load(planes[k], top, to_line, n_lines, ways, at, m, stage, params, k)
+            _load(w, top, to_line, n_lines, ways, at, m, stage, weights, 0)
             for k in range(n_lines):
                 if ways[k]:
                     for t in range(m):
                         place[t] = u32((top + k) * to_line) + at[t]
                     total += _line(
-                        top + k, k, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle,
+                        top + k, k, tile, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle,
                         place, weights, params, own, few_params, hit, counts, moved,
                     )  # fmt: skip
-                    _store(weights, k, at, m, w, (top + k) * to_line)
+            _store(weights, top, to_line, n_lines, ways, at, m, w)
     return total
 
 
 @fast
-def _tile(lane_on, lane, start, m):
-    """Bits of m lanes side by side, (batch, words + 1, m), and the side of 0 on which all of a sample's values lie."""
-    batch, n_words = lane_on.shape[0], lane_on.shape[1] - 1
-    on, sign = np.empty((batch, n_words + 1, m), np.uint32), np.empty(batch, np.int8)
-    for i in range(batch):
-        for word in range(n_words + 1):
+def _tiles(lane_on, lane):
+    """Bits of the lanes that take part, side by side, (tiles, batch, words + 1, lanes of a tile) uint32.
+
+    And for each tile and sample the side of 0 on which all values lie, 1 or -1, or else 0.
+    """
+    batch, n_words, size = lane_on.shape[0], lane_on.shape[1] - 1, min(TILE, lane.size)
+    n_tiles = (lane.size + TILE - 1) // TILE
+    on, sign = np.empty((n_tiles, batch, n_words + 1, size), np.uint32), np.empty((n_tiles, batch), np.int8)
+    for tile in range(n_tiles):
+        start, m = tile * size, min(size, lane.size - tile * size)
+        for i in range(batch):
+            for word in range(n_words + 1):
+                for t in range(m):
+                    on[tile, i, word, t] = lane_on[i, word, lane[start + t]]
+            n_below, n_above = u32(0), u32(0)
             for t in range(m):
-                on[i, word, t] = lane_on[i, word, lane[start + t]]
-        n_below, n_above = u32(0), u32(0)
-        for t in range(m):
-            n_below += on[i, n_words, t] >> u32(1)
-            n_above += on[i, n_words, t] & u32(1)
-        sign[i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
+                n_below += on[tile, i, n_words, t] >> u32(1)
+                n_above += on[tile, i, n_words, t] & u32(1)
+            sign[tile, i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
     return on, sign
 
 
@@ -139,37 +147,53 @@ def _fires(line_on, i, line):
 
 
 @fast
-def _load(plane, start, to_line, n_lines, ways, at, m, out, row):
-    """Some lines of a plane, or its one number, into out[:, row]; at: the lanes' distances from the first."""
-    is_near = at[m - 1] - at[0] == u32(m - 1)
+def _load(plane, top, to_line, n_lines, ways, at, m, stage, out, row):
+    """Some lines of a plane, or its one number, into out[:, row]; at: the lanes' places in a line."""
+    if plane.size > 1 and to_line == 1:  # columns, of which a cache line holds some: each is fetched once
+        for t in range(m):
+            near = plane[top + at[t] :]
+            for k in range(n_lines):
+                stage[t, k] = near[k]
     for k in range(n_lines):
         if plane.size == 1:
             for t in range(m):
                 out[k, row, t] = plane[0]
-        elif ways[k] and is_near:
-            near = plane[start + k * to_line + at[0] :]
+        elif ways[k] and to_line == 1:
+            for t in range(m):
+                out[k, row, t] = stage[t, k]
+        elif ways[k] and at[m - 1] - at[0] == u32(m - 1):
+            near = plane[(top + k) * to_line + at[0] :]
             for t in range(m):
                 out[k, row, t] = near[t]
         elif ways[k]:
-            line = plane[start + k * to_line :]
+            near = plane[(top + k) * to_line :]
             for t in range(m):
-                out[k, row, t] = line[at[t]]
+                out[k, row, t] = near[at[t]]
 
 
 @fast
-def _store(weights, k, at, m, w, start):
-    if at[m - 1] - at[0] == u32(m - 1):
-        near = w[start + at[0] :]
+def _store(weights, top, to_line, n_lines, ways, at, m, w):
+    """The way back of `_load`."""
+    if to_line == 1:
         for t in range(m):
-            near[t] = weights[k, 0, t]
-    else:
-        line = w[start:]
-        for t in range(m):
-            line[at[t]] = weights[k, 0, t]
+            near = w[top + at[t] :]
+            for k in range(n_lines):
+                if ways[k]:
+                    near[k] = weights[k, 0, t]
+        return
+    for k in range(n_lines):
+        near = w[(top + k) * to_line :]
+        if ways[k] and at[m - 1] - at[0] == u32(m - 1):
+            near = near[at[0] :]
+            for t in range(m):
+                near[t] = weights[k, 0, t]
+        elif ways[k]:
+            for t in range(m):
+                near[at[t]] = weights[k, 0, t]
 
 
 def _line(
-    line, k, m, ways, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
+    line, k, tile, m, ways, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
     weights, params, own, few_params, hit, counts, moved,
 ):  # fmt: skip
     """All samples at the m lanes of a line, whose weights and parameters stand in row k of theirs; the pulses."""
@@ -182,10 +206,10 @@ def _line(
         if not _fires(line_on, i, line):
             continue
         if kind == STOCHASTIC:
-            _coincidences(line_on, i, line, on, m, own)
+            _coincidences(line_on, i, line, on, tile, m, own)
         else:
             k0, k1 = key_of(keys, 3, cycle + i)
-            _round_counts(k0, k1, kind == MEAN_COUNT, length[i], line_on[i, 0, line], on, i, place, m, own)
+            _round_counts(k0, k1, kind == MEAN_COUNT, length[i], line_on[i, 0, line], on, tile, i, place, m, own)
         n, most = _tally(own, place, m, counts, moved)
         if not n:
             continue
@@ -194,16 +218,19 @@ def _line(
         k0, k1 = key_of(keys, 2, cycle + i)
         if is_merged:
             left = LEFT
-            if sign[i]:
-                side = 0 if is_line_back == (sign[i] > 0) else 1
+            if sign[tile, i]:
+                side = 0 if is_line_back == (sign[tile, i] > 0) else 1
                 most = _merged(weights, params, k, own, side, place, m, law, k0, k1, most)
             else:
-                most = _merged_mixed(weights, params, k, own, is_line_back, on, i, place, m, law, k0, k1, most)
+                most = _merged_mixed(weights, params, k, own, is_line_back, on, tile, i, place, m, law, k0, k1, most)
         if most:
             r = _sort(own, left, m, most, hit)
             for q in range(r):
                 t = hit[q]
-                own[FEW, q], own[UP, q] = weights[k, 0, t], 1.0 if is_line_back != (on[i, -1, t] == u32(2)) else 0.0
+                own[FEW, q], own[UP, q] = (
+                    weights[k, 0, t],
+                    1.0 if is_line_back != (on[tile, i, -1, t] == u32(2)) else 0.0,
+                )
             for row in range(params.shape[1]):
                 for q in range(r):
                     few_params[0, row, q] = params[k, row, hit[q]]
@@ -214,24 +241,24 @@ def _line(
 
 
 @fast
-def _coincidences(line_on, i, line, on, m, own):
+def _coincidences(line_on, i, line, on, tile, m, own):
     """Pulses of sample i at the lanes of a line, into N."""
     for t in range(m):
         own[N, t] = f32(0.0)
-    for word in range(on.shape[1] - 1):
+    for word in range(on.shape[2] - 1):
         line_word = line_on[i, word, line]
         if line_word:
             for t in range(m):
-                own[N, t] += f32(np.int32(popcount(u32(on[i, word, t] & line_word))))
+                own[N, t] += f32(np.int32(popcount(u32(on[tile, i, word, t] & line_word))))
 
 
 @exact
-def _round_counts(k0, k1, is_random, length, line_p, on, i, place, m, own):
+def _round_counts(k0, k1, is_random, length, line_p, on, tile, i, place, m, own):
     """Mean numbers of coincidences, rounded to the nearest or at random, into N."""
     p = float(float_of_bits(line_p))
     for t in range(m):
         u = (float(bits(k0, k1, place[t]) >> u32(9)) + 0.5) / 8388608.0 if is_random else 0.5
-        own[N, t] = np.floor(length * (p * float(float_of_bits(on[i, 0, t]))) + u)
+        own[N, t] = np.floor(length * (p * float(float_of_bits(on[tile, i, 0, t]))) + u)
 
 
 @fast
@@ -288,12 +315,12 @@ def _merged(weights, params, k, own, side, place, m, law, k0, k1, most):
 
 
 @fast
-def _merged_mixed(weights, params, k, own, is_back, on, i, place, m, law, k0, k1, most):
+def _merged_mixed(weights, params, k, own, is_back, on, tile, i, place, m, law, k0, k1, most):
     """`_merged` where each lane has a direction of its own."""
-    sigma, is_additive, last = law[0], law[1], on.shape[1] - 1
+    sigma, is_additive, last = law[0], law[1], on.shape[2] - 1
     if most == 1:
         for t in range(m):
-            z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[i, last, t] == u32(2))
+            z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
             c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
             one, dw = where(up, own[ONE, t], own[ONE + 1, t]), where(up, params[k, 2, t], params[k, 3, t])
             weights[k, 0, t] = _single(
@@ -302,7 +329,7 @@ def _merged_mixed(weights, params, k, own, is_back, on, i, place, m, law, k0, k1
         return np.int32(0)
     most = np.int32(0)
     for t in range(m):
-        z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[i, last, t] == u32(2))
+        z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
         c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
         h, dw = where(up, own[H, t], own[H + 1, t]), where(up, params[k, 2, t], params[k, 3, t])
         longest_ = where(up, own[MOST, t], own[MOST + 1, t])
@@ -362,23 +389,3 @@ def _one_by_one(r, place, hit, law, k0, k1, own, params):
             change = step(w, up, params, 0, q)
             unit = (params[0, 2, q] if up else params[0, 3, q]) if law[1] else change
             own[FEW, q] = one_pulse(w, change, law[0] * unit, z, params[0, 0, q], params[0, 1, q])
-
-
-PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
-
-
-@cache
-def kernel_of(family):
-    """`pulse` with the response of a device family inside."""
-    response = retarget(family.response, NUMBA)
-    places = (*PLANES, *family.own_parameters())
-    given = ("dw" if name == "dw_min" else f"params[k, {places.index(name)}, t]" for name in response_arguments(family))
-    source = f"""
-def step(w, up, params, k, t):
-    dw = params[k, 2, t] if up else params[k, 3, t]
-    return params.dtype.type(response(w, up, {", ".join(given)}))
-"""
-    scope = {"response": response}
-    exec(source, scope)  # a call with the family's own arguments
-    name = f"pulse_{family.__name__}_{fingerprint(family.response)}"
-    return specialised(pulse, name, step=inline(scope["step"]), IS_AFFINE=family.is_affine)

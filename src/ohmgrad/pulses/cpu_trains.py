@@ -41,9 +41,9 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
 
 @exact
 def is_by_row(x_on, d_on):
-    """Whether a mini-batch is taken row by row, or column by column, whose elements lie far apart."""
+    """Whether a mini-batch is taken row by row, or column by column, whose elements lie apart, or a page apart."""
     rows, columns = _firing(d_on), _firing(x_on)
-    return _cost(rows, columns, 6.0) <= _cost(columns, rows, 18.0)
+    return _cost(rows, columns, 6.0) <= _cost(columns, rows, 18.0 if x_on.shape[2] < 1024 else 32.0)
 
 
 @exact
