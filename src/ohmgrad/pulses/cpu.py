@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import typeof
 from torch import Tensor
 
 from ohmgrad import random
@@ -59,7 +60,10 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     numbers = np.array([device.granularity, settings.resolution])
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
-    state, n_devices, kernel = w.numpy().reshape(-1), w.numel(), kernel_of(type(device))
+    state, n_devices = w.numpy().reshape(-1), w.numel()
+    example = (0, 1, 0, 0, 1, 0.0, options, numbers, sigma, keys, state, planes, 0, NO_COUNTS, NOTHING_MOVED)
+    # What `kernel_of` calls once it has looked at the types of all arguments, which here are always these.
+    kernel = kernel_of(type(device)).compile(tuple(typeof(argument) for argument in example))
 
     def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
         batch = x.shape[0]
@@ -104,5 +108,6 @@ def step(w, up, params, k, t):
 """
     scope: dict[str, Any] = {"response": response}
     exec(source, scope)  # a call with the family's own arguments
-    name = f"pulse_{family.__name__}_{fingerprint(family.response)}"
+    kind = "affine" if family.is_affine else "other"
+    name = f"pulse_{family.__name__}_{kind}_{fingerprint(family.response)}"
     return specialised(cpu_kernel.pulse, name, step=cpu_trains.inline(scope["step"]), IS_AFFINE=family.is_affine)

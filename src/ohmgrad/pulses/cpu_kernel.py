@@ -292,22 +292,23 @@ def _parts(params, k, m, own, side, sigma):
 @fast
 def _merged(weights, params, k, own, side, place, m, law, k0, k1, most):
     """Trains of one direction at once, where the law allows; LEFT gets the pulses of the others; the most of those."""
-    sigma, is_additive = law[0], law[1]
-    c, s, one, h, longest_ = C + side, S + side, ONE + side, H + side, MOST + side
-    if most == 1:
+    c, s, one, h, longest_, is_single = C + side, S + side, ONE + side, H + side, MOST + side, most == 1
+    most = np.int32(0)
+    if is_single:
         for t in range(m):
             z, dw = own.dtype.type(quick_normal(k0, k1, place[t])), params[k, 2 + side, t]
-            weights[k, 0, t] = _single(
-                weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[one, t], dw, params[k, 0, t], params[k, 1, t],
-                is_additive, sigma, z,
+            weights[k, 0, t], left = _single(
+                weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[one, t], own[longest_, t], dw, params[k, 0, t],
+                params[k, 1, t], law, z,
             )  # fmt: skip
-        return np.int32(0)
-    most = np.int32(0)
+            own[LEFT, t] = left
+            most = max(most, np.int32(left))
+        return most
     for t in range(m):
         z, dw = own.dtype.type(quick_normal(k0, k1, place[t])), params[k, 2 + side, t]
         weights[k, 0, t], left = _train(
-            weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[h, t], own[longest_, t], dw, params[k, 0, t],
-            params[k, 1, t], is_additive, sigma, z,
+            weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[one, t], own[h, t], own[longest_, t], dw,
+            params[k, 0, t], params[k, 1, t], law, z,
         )  # fmt: skip
         own[LEFT, t] = left
         most = max(most, np.int32(left))
@@ -317,48 +318,57 @@ def _merged(weights, params, k, own, side, place, m, law, k0, k1, most):
 @fast
 def _merged_mixed(weights, params, k, own, is_back, on, tile, i, place, m, law, k0, k1, most):
     """`_merged` where each lane has a direction of its own."""
-    sigma, is_additive, last = law[0], law[1], on.shape[2] - 1
-    if most == 1:
+    last, is_single, most = on.shape[2] - 1, most == 1, np.int32(0)
+    if is_single:
         for t in range(m):
             z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
             c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-            one, dw = where(up, own[ONE, t], own[ONE + 1, t]), where(up, params[k, 2, t], params[k, 3, t])
-            weights[k, 0, t] = _single(
-                weights[k, 0, t], own[N, t], c, s, one, dw, params[k, 0, t], params[k, 1, t], is_additive, sigma, z
-            )
-        return np.int32(0)
-    most = np.int32(0)
+            one, longest_ = where(up, own[ONE, t], own[ONE + 1, t]), where(up, own[MOST, t], own[MOST + 1, t])
+            low, high, dw = params[k, 0, t], params[k, 1, t], where(up, params[k, 2, t], params[k, 3, t])
+            weights[k, 0, t], left = _single(
+                weights[k, 0, t], own[N, t], c, s, one, longest_, dw, low, high, law, z
+            )  # fmt: skip
+            own[LEFT, t] = left
+            most = max(most, np.int32(left))
+        return most
     for t in range(m):
         z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
         c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-        h, dw = where(up, own[H, t], own[H + 1, t]), where(up, params[k, 2, t], params[k, 3, t])
-        longest_ = where(up, own[MOST, t], own[MOST + 1, t])
-        weights[k, 0, t], left = _train(
-            weights[k, 0, t], own[N, t], c, s, h, longest_, dw, params[k, 0, t], params[k, 1, t], is_additive, sigma, z
-        )
+        one, longest_ = where(up, own[ONE, t], own[ONE + 1, t]), where(up, own[MOST, t], own[MOST + 1, t])
+        low, high, dw = params[k, 0, t], params[k, 1, t], where(up, params[k, 2, t], params[k, 3, t])
+        h = where(up, own[H, t], own[H + 1, t])
+        weights[k, 0, t], left = _train(weights[k, 0, t], own[N, t], c, s, one, h, longest_, dw, low, high, law, z)
         own[LEFT, t] = left
         most = max(most, np.int32(left))
     return most
 
 
 @inline
-def _single(w, n, c, s, one, dw, low, high, is_additive, sigma, z):
-    """The weight after one pulse, if there is one."""
+def _one(w, c, s, one, dw, low, high, law, z):
+    """The weight after one pulse."""
     change = (c + s * w) * one
-    after = one_pulse(w, change, sigma * (dw if is_additive else change), z, low, high)
-    return after if n > f32(0.0) else w
+    return one_pulse(w, change, law[0] * (dw if law[1] else change), z, low, high)
 
 
 @inline
-def _train(w, n, c, s, h, longest_, dw, low, high, is_additive, sigma, z):
+def _single(w, n, c, s, one, longest_, dw, low, high, law, z):
+    """`_train` where there is one pulse at most."""
+    after, is_fine = _one(w, c, s, one, dw, low, high, law, z), n <= longest_
+    return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
+
+
+@inline
+def _train(w, n, c, s, one, h, longest_, dw, low, high, law, z):
     """The weight after a train of n pulses, and the pulses that are still to be applied one by one."""
     n_t = maximum(n, f32(1.0))
-    if is_additive:
-        change, stray, spread = additive(w, n_t, c, s, h, dw, sigma, z)
+    if law[1]:
+        change, stray, spread = additive(w, n_t, c, s, h, dw, law[0], z)
     else:
-        change, stray, spread = multiplicative(w, n_t, c, s, h, sigma, z)
+        change, stray, spread = multiplicative(w, n_t, c, s, h, law[0], z)
     is_fine = is_mergeable(w, change, spread, n_t, longest_, low, high)
     after = minimum(maximum(w + (change + stray), low), high)
+    # One pulse as `_single` has it, whatever the longest train beside it.
+    after = after if n > f32(1.0) else _one(w, c, s, one, dw, low, high, law, z)
     return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
 
 
