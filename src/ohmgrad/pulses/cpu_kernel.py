@@ -251,11 +251,15 @@ def _merged(w, own, params, side, place, law, key, most):
     if most == 1:
         for t in range(m):
             z = w.dtype.type(quick_normal(key[0], key[1], place[t]))
-            w[t] = _single(w[t], n[t], c[t], s[t], one[t], dw[t], low[t], high[t], is_additive, sigma, z)
-        return np.int32(0)
+            w[t], left[t] = _single(
+                w[t], n[t], c[t], s[t], one[t], longest_[t], dw[t], low[t], high[t], is_additive, sigma, z
+            )
+        return _most(left, m)
     for t in range(m):
         z = w.dtype.type(quick_normal(key[0], key[1], place[t]))
-        w[t], left[t] = _train(w[t], n[t], c[t], s[t], h[t], longest_[t], dw[t], low[t], high[t], is_additive, sigma, z)
+        w[t], left[t] = _train(
+            w[t], n[t], c[t], s[t], one[t], h[t], longest_[t], dw[t], low[t], high[t], is_additive, sigma, z
+        )
     return _most(left, m)
 
 
@@ -269,27 +273,34 @@ def _merged_mixed(w, own, params, is_back, side_of, place, law, key, most):
             z, up = w.dtype.type(quick_normal(key[0], key[1], place[t])), is_back != (side_of[t] == u32(2))
             c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
             one, dw = where(up, own[ONE, t], own[ONE + 1, t]), where(up, params[2, t], params[3, t])
-            w[t] = _single(w[t], n[t], c, s, one, dw, low[t], high[t], is_additive, sigma, z)
-        return np.int32(0)
+            longest_ = where(up, own[MOST, t], own[MOST + 1, t])
+            w[t], left[t] = _single(w[t], n[t], c, s, one, longest_, dw, low[t], high[t], is_additive, sigma, z)
+        return _most(left, m)
     for t in range(m):
         z, up = w.dtype.type(quick_normal(key[0], key[1], place[t])), is_back != (side_of[t] == u32(2))
         c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-        h, dw = where(up, own[H, t], own[H + 1, t]), where(up, params[2, t], params[3, t])
-        longest_ = where(up, own[MOST, t], own[MOST + 1, t])
-        w[t], left[t] = _train(w[t], n[t], c, s, h, longest_, dw, low[t], high[t], is_additive, sigma, z)
+        one, h = where(up, own[ONE, t], own[ONE + 1, t]), where(up, own[H, t], own[H + 1, t])
+        longest_, dw = where(up, own[MOST, t], own[MOST + 1, t]), where(up, params[2, t], params[3, t])
+        w[t], left[t] = _train(w[t], n[t], c, s, one, h, longest_, dw, low[t], high[t], is_additive, sigma, z)
     return _most(left, m)
 
 
 @inline
-def _single(w, n, c, s, one, dw, low, high, is_additive, sigma, z):
-    """The weight after one pulse, if there is one."""
+def _one(w, c, s, one, dw, low, high, is_additive, sigma, z):
+    """The weight after one pulse."""
     change = (c + s * w) * one
-    after = one_pulse(w, change, sigma * (dw if is_additive else change), z, low, high)
-    return after if n > f32(0.0) else w
+    return one_pulse(w, change, sigma * (dw if is_additive else change), z, low, high)
 
 
 @inline
-def _train(w, n, c, s, h, longest_, dw, low, high, is_additive, sigma, z):
+def _single(w, n, c, s, one, longest_, dw, low, high, is_additive, sigma, z):
+    """`_train` where there is one pulse at most."""
+    after, is_fine = _one(w, c, s, one, dw, low, high, is_additive, sigma, z), n <= longest_
+    return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
+
+
+@inline
+def _train(w, n, c, s, one, h, longest_, dw, low, high, is_additive, sigma, z):
     """The weight after a train of n pulses, and the pulses that are still to be applied one by one."""
     n_t = maximum(n, f32(1.0))
     if is_additive:
@@ -298,6 +309,8 @@ def _train(w, n, c, s, h, longest_, dw, low, high, is_additive, sigma, z):
         change, stray, spread = multiplicative(w, n_t, c, s, h, sigma, z)
     is_fine = is_mergeable(w, change, spread, n_t, longest_, low, high)
     after = minimum(maximum(w + (change + stray), low), high)
+    # One pulse as `_single` has it, whatever the longest train beside it.
+    after = after if n > f32(1.0) else _one(w, c, s, one, dw, low, high, is_additive, sigma, z)
     return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
 
 
