@@ -88,6 +88,8 @@ class Crossbar(nn.Module):
             raise ValueError(f"Crossbar needs a shape (out, in) of positive sizes, got {shape}")
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"Crossbar needs dtype float32 or float64, got {dtype}")
+        if isinstance(update, PulsedUpdate) and shape[0] * shape[1] > 2**32:
+            raise ValueError(f"PulsedUpdate needs at most 2**32 crosspoints, which 32 bits tell apart, got {shape}")
         devices = [device] if isinstance(device, Device) else list(device)
         self.device_model = devices[0]
         self.update = update or ExpectedUpdate()
@@ -167,8 +169,7 @@ class Crossbar(nn.Module):
 
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""
-        if not math.isfinite(lr):
-            raise ValueError(f"lr needs a finite number, got {lr}")
+        _check_lr(lr)
         self._check_update(update)
         if update.digital_memory:
             self.digital_memory.clamp_(min=update.digital_memory)
@@ -192,6 +193,7 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
+        _check_lr(lr)
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
@@ -367,3 +369,8 @@ class Crossbar(nn.Module):
     def extra_repr(self) -> str:
         """Shape, device and update, for print(model)."""
         return f"{self.shape[0]}x{self.shape[1]}, replicas={self.replicas}, {self.device_model}, {self.update}"
+
+
+def _check_lr(lr: float) -> None:
+    if not math.isfinite(lr):
+        raise ValueError(f"lr needs a finite number, got {lr}")

@@ -371,5 +371,6 @@ def step(w, up, params, t):
 """
     scope = {"response": response}
     exec(source, scope)  # a call with the family's own arguments
-    name = f"lines_{family.__name__}_{fingerprint(family.response)}"
+    kind = "affine" if family.is_affine else "other"
+    name = f"lines_{family.__name__}_{kind}_{fingerprint(family.response)}"
     return specialised(lines, name, step=inline(scope["step"]), IS_AFFINE=family.is_affine)

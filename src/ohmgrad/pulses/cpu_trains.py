@@ -6,6 +6,7 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses.numba_target import INLINE, NUMBA, kernel, njit
+from ohmgrad.pulses.train import HUGE
 from ohmgrad.vocabulary import retarget
 
 fold0, fold1, bits = (retarget(f, NUMBA, words=True) for f in (random.fold0, random.fold1, random.bits))
@@ -124,6 +125,8 @@ def _trains(x, d, lr, granularity, options, base_x, base_d, cycle, x_on, d_on):
         clipped = longest / wanted if wanted > longest else 1.0
         ratio = np.sqrt(x_max / (d_max * clipped))
         a, b = a * ratio, b / ratio
+        if wanted > HUGE:
+            a, b = HUGE / d_max, 1.0 / x_max
     _line(x, b, int(n), options, base_x, cycle, x_on)
     _line(d, a, int(n), options, base_d, cycle, d_on)
     return int(n)

@@ -22,6 +22,7 @@ from ohmgrad import random
 from ohmgrad.pulses.settings import PulsedUpdate
 
 Stream = random.Stream
+HUGE = 1e100  # pulses wanted of one train, from where on d is sure to saturate, and what tells by how much to overflow
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ def trains(
         clipped = torch.where(wanted > settings.bit_length, settings.bit_length / wanted, 1.0)
         ratio = torch.sqrt(x_max / (d_max * clipped))
         a, b = a * ratio, b / ratio
+        is_huge = wanted > HUGE
+        a, b = torch.where(is_huge, HUGE / d_max, a), torch.where(is_huge, 1.0 / x_max, b)
     is_on = (length > 0.0)[:, None]
-    p_x = torch.where(is_on, x_size * b[:, None], 0.0).clamp(max=1.0)
-    p_d = torch.where(is_on, d_size * a[:, None], 0.0).clamp(max=1.0)
+    p_x = torch.where(is_on & (x_size > 0.0), x_size * b[:, None], 0.0).clamp(max=1.0)
+    p_d = torch.where(is_on & (d_size > 0.0), d_size * a[:, None], 0.0).clamp(max=1.0)
     if settings.resolution > 0.0:
         p_x = _round(p_x, settings, seed, Stream.X_BITS, cycle)
         p_d = _round(p_d, settings, seed, Stream.D_BITS, cycle)
