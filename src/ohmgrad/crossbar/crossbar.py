@@ -103,7 +103,8 @@ class Crossbar(nn.Module):
         # How often states have changed without pulses: by decay with diffusion, by a reset, by set_weight.
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
-        self._applier: tuple[Tensor, op.Apply] | None = None
+        self._applier: tuple[Tensor | None, op.Apply] | None = None
+        self._law = self._number_of_law()
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
@@ -251,11 +252,10 @@ class Crossbar(nn.Module):
         return op.applier(self.device_model, self._pulsed, self.params, self.seed, state, self.cycles, self.pulses)
 
     def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
-        law = op.number_of(self.device_model, self._pulsed)
         values = [torch.as_tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in self.params.values()]
         torch.ops.ohmgrad.pulse(
             self._state, x, d, lr, self.cycles, self.pulses, self.pulse_counts, moved, self.seed,
-            " ".join(self.params), values, law,
+            " ".join(self.params), values, self._law,
         )  # fmt: skip
 
     @property
@@ -265,6 +265,14 @@ class Crossbar(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_applier": None}  # a copy makes its own, on its own parameters
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._law = self._number_of_law()  # another process has other numbers
+
+    def _number_of_law(self) -> int:
+        """Known before a graph is traced: what tracing writes down comes after the graph's first run."""
+        return op.number_of(self.device_model, self.update) if isinstance(self.update, PulsedUpdate) else -1
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._applier = None  # it holds the parameters as they were before this move to a device or dtype
@@ -347,8 +355,8 @@ class Crossbar(nn.Module):
             return
         outer = update.as_outer()
         batch = outer.x.shape[-2] if outer.x.dim() > 1 else -1
-        # The kernels of the pulsed update look for NaN in x and d themselves, on their way, replica by replica.
-        is_read_later = not self.replicas and isinstance(self.update, PulsedUpdate)
+        # The pulsed update looks for NaN in x and d itself, on its way, and also in graphs of torch.
+        is_read_later = isinstance(self.update, PulsedUpdate)
         self._check("x", outer.x, batch, self.shape[1], is_read_later=is_read_later)
         self._check("d", outer.d, batch, self.shape[0], is_read_later=is_read_later)
 

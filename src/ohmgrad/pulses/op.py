@@ -49,6 +49,7 @@ def applier(
         if w.dim() == 2:
             sent[0] += launches[0](x, d, lr, cycle, counts, moved)
         else:
+            eager.need_finite(x, d)  # lest earlier replicas get the pulses that a later one refuses
             for r, launch in enumerate(launches):
                 x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
                 counts_r, moved_r = (None if t is None else t.view(shape)[r] for t in (counts, moved))
@@ -84,7 +85,8 @@ def pulse(
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
     device, settings = next(known for known, number in _laws.items() if number == law)
     params = {k: v if v.dim() else float(v) for k, v in zip(names.split(), values, strict=True)}
-    applier(device, settings, params, seed, w, cycles, pulses)(x, d, lr, counts, moved)
+    apply = applier(device, settings, params, seed, w, cycles, pulses)
+    apply(x.contiguous(), d.contiguous(), lr, counts, moved)  # a graph lays them out as it likes
 
 
 @pulse.register_fake
