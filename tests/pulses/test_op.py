@@ -46,9 +46,8 @@ def given(bar: Crossbar, x: Tensor, d: Tensor, lr: float = 0.05) -> tuple:
     values = [torch.as_tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in bar.params.values()]
     law = op.number_of(bar.device_model, bar.update)
     moved = torch.zeros_like(bar.weight, dtype=torch.uint8)
-    return (
-        bar.weight, x, d, lr, bar.cycles, bar.pulses, bar.pulse_counts, moved, bar.seed, " ".join(bar.params), values, law
-    )  # fmt: skip
+    names = " ".join(bar.params)
+    return bar.weight, x, d, lr, bar.cycles, bar.pulses, bar.pulse_counts, moved, bar.seed, names, values, law
 
 
 class TestOperator:
