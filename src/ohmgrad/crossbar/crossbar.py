@@ -89,6 +89,8 @@ class Crossbar(nn.Module):
             raise ValueError(f"Crossbar needs a shape (out, in) of positive sizes, got {shape}")
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"Crossbar needs dtype float32 or float64, got {dtype}")
+        if isinstance(update, PulsedUpdate) and shape[0] * shape[1] > 2**32:
+            raise ValueError(f"PulsedUpdate needs at most 2**32 crosspoints, which 32 bits tell apart, got {shape}")
         devices = [device] if isinstance(device, Device) else list(device)
         self.device_model = devices[0]
         self.update = update or ExpectedUpdate()
@@ -103,6 +105,7 @@ class Crossbar(nn.Module):
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
         self._applier: tuple[Any, op.Apply] = NO_APPLIER
+        self._law = self._number_of_law()
         self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
         self._plane_names: list[str] = []
         self._numbers: dict[str, float] = {}
@@ -205,11 +208,12 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
+        lr = _finite(lr)
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
             one_hot.scatter_(1, columns.to(self.weight.device, torch.int64)[:, None], 1.0)
-            self._pulse(one_hot, values, -_finite(lr))
+            self._pulse(one_hot, values, -lr)
         else:
             self._move(lr * values.mT, columns, n_cycles=len(columns))
 
@@ -265,11 +269,10 @@ class Crossbar(nn.Module):
         return op.applier(self.device_model, self._pulsed, self.params, self.seed, state, self.cycles, self.pulses)
 
     def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
-        law = op.number_of(self.device_model, self._pulsed)
         values = [torch.as_tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in self.params.values()]
         torch.ops.ohmgrad.pulse(
             self._state, x, d, lr, self.cycles, self.pulses, self.pulse_counts, moved, self.seed,
-            " ".join(self.params), values, law,
+            " ".join(self.params), values, self._law,
         )  # fmt: skip
 
     @property
@@ -279,6 +282,14 @@ class Crossbar(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_applier": NO_APPLIER}  # a copy makes its own, on its own parameters
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._law = self._number_of_law()  # another process has other numbers
+
+    def _number_of_law(self) -> int:
+        """Known before a graph is traced: what tracing writes down comes after the graph's first run."""
+        return op.number_of(self.device_model, self.update) if isinstance(self.update, PulsedUpdate) else -1
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._applier, self._accepted = NO_APPLIER, None  # they are of what was before this move
@@ -367,9 +378,8 @@ class Crossbar(nn.Module):
         if kind == self._accepted:
             return
         batch = x.shape[-2] if x.dim() > 1 else -1
-        # The pulsed kernels look for NaN in x and d themselves, on their way: on a CPU replica by replica.
-        is_pulsed = isinstance(self.update, PulsedUpdate)
-        is_read_later = is_pulsed and (not self.replicas or op.is_for_gpu(self.weight))
+        # The pulsed update looks for NaN in x and d itself, on its way, and also in graphs of torch.
+        is_read_later = isinstance(self.update, PulsedUpdate)
         self._check("x", x, batch, self.shape[1], is_read_later=is_read_later)
         self._check("d", d, batch, self.shape[0], is_read_later=is_read_later)
         self._accepted = kind if is_read_later else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import math
 import os
+import shutil
 import tempfile
 import types
 from collections.abc import Callable
@@ -107,9 +109,14 @@ def cache_directory() -> str:
     try:
         directory = home / "ohmgrad" / digest
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a read-only home: compiled anew in each process
-        return tempfile.mkdtemp(prefix="ohmgrad-")
-    return str(directory)
+        if os.access(directory, os.W_OK | os.X_OK):
+            return str(directory)
+    except OSError:
+        pass
+    # A read-only home: compiled anew in each process.
+    own = tempfile.mkdtemp(prefix="ohmgrad-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:

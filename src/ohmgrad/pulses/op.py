@@ -53,6 +53,8 @@ def applier(
         past[0] += x.shape[0]
 
     def apply(x: Tensor, d: Tensor, lr: float, counts: Tensor | None, moved: Tensor | None) -> None:
+        if is_on_cpu:
+            eager.need_finite(x, d)  # lest earlier replicas get the pulses that a later one refuses
         cycle = int(past[0]) if is_on_cpu else past[0]  # a GPU does not wait for the host
         for r, launch in enumerate(launches):
             x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
@@ -110,7 +112,8 @@ def pulse(
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
     device, settings = next(known for known, number in _laws.items() if number == law)
     params = {k: v if v.dim() else float(v) for k, v in zip(names.split(), values, strict=True)}
-    applier(device, settings, params, seed, w, cycles, pulses)(x, d, lr, counts, moved)
+    apply = applier(device, settings, params, seed, w, cycles, pulses)
+    apply(x.contiguous(), d.contiguous(), lr, counts, moved)  # a graph lays them out as it likes
 
 
 @pulse.register_fake
