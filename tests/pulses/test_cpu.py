@@ -7,11 +7,12 @@ import copy
 import pickle
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from ohmgrad import Crossbar, Dense, PulsedUpdate
+from ohmgrad import Crossbar, Dense, PulsedUpdate, random
 from ohmgrad.devices import DEVICES, ConstantStep, Device, LinearStep, SoftBounds, SoftBoundsReference
 from ohmgrad.pulses import cpu, cpu_trains
 from ohmgrad.vocabulary import absolute, exp, power, where
@@ -105,27 +106,17 @@ def assert_same_bits(bars: list[Crossbar]) -> None:
         assert not different and first["pulses"].min() > 0
 
 
-@pytest.fixture
-def chosen(monkeypatch) -> list[bool]:
-    """Whether each mini-batch from now on went row by row."""
-    ways, arrange = [], cpu.arrange
-
-    def spy(*given):
-        answer = arrange(*given)
-        ways.append(answer[0])
-        return answer
-
-    monkeypatch.setattr(cpu, "arrange", spy)
-    return ways
+def is_cheaper_by_row(x: torch.Tensor, d: torch.Tensor, lr: float = 0.02) -> bool:
+    """Which way a mini-batch of `pulsed` goes."""
+    options, numbers = np.array([cpu_trains.STOCHASTIC, 31, 1, 1, 0]), np.array([5e-3, 0.0])
+    keys = np.array([random.root(4, s) for s in (random.Stream.X_BITS, random.Stream.D_BITS)], np.uint32)
+    _, x_on, d_on, _ = cpu_trains.prepare(x.numpy(), d.numpy(), lr, options, numbers, keys, 0)
+    return cpu_trains.is_by_row(x_on, d_on)
 
 
 def force(monkeypatch, by_row: bool) -> None:
     """Row by row or column by column, whatever it costs."""
-
-    def arrange(x_on, d_on, lane, sign):
-        return by_row, cpu_trains._gather(x_on if by_row else d_on, lane, sign)
-
-    monkeypatch.setattr(cpu, "arrange", arrange)
+    monkeypatch.setattr(cpu, "ALONG", 1 if by_row else 2)
 
 
 class TestAgainstEager:
@@ -213,10 +204,10 @@ class TestDirections:
         ((100, 100), 0.95, 0.0, False),
         ((40, 200), 0.97, 0.2, False),
     ])  # fmt: skip
-    def test_the_cheaper_one(self, shape, sparse_x, sparse_d, by_row, chosen):
+    def test_the_cheaper_one(self, shape, sparse_x, sparse_d, by_row):
         x, d = lines(3, shape[1], shape[0], sparse_x=sparse_x, sparse_d=sparse_d)
         assert_agrees(device(SoftBounds), x, d)
-        assert len(chosen) == 2 and set(chosen) == {by_row}
+        assert is_cheaper_by_row(x, d) == by_row
 
     @pytest.mark.parametrize("family", FAMILIES)
     @pytest.mark.parametrize("shape", [(21, 2100), (2100, 21), (70, 70)])
@@ -244,7 +235,7 @@ class TestDirections:
 
     @pytest.mark.parametrize("by_row", [True, False])
     @pytest.mark.parametrize("write_noise", [0.0, 1.0])
-    def test_any_number_of_threads(self, by_row, write_noise, chosen):
+    def test_any_number_of_threads(self, by_row, write_noise):
         x, d = lines(16, 210, 150, sparse_x=0.0 if by_row else 0.9)
         before, bars = torch.get_num_threads(), []
         try:
@@ -254,17 +245,18 @@ class TestDirections:
         finally:
             torch.set_num_threads(before)
         assert_same_bits(bars)
-        assert set(chosen) == {by_row} and x.shape[0] * 210 * 150 > cpu.SMALL
+        assert is_cheaper_by_row(x, d) == by_row and x.shape[0] * 210 * 150 > cpu.SMALL
 
     @pytest.mark.parametrize("parts_of", [1, 2, 5])
     @pytest.mark.parametrize("sparse", [0.0, 0.9])
-    def test_any_number_of_parts(self, parts_of, sparse, monkeypatch, chosen):
+    def test_any_number_of_parts(self, parts_of, sparse, monkeypatch):
         x, d = lines(7, 50, 60, sparse_x=sparse)
         whole = pulsed(device(SoftBounds, write_noise=1.0), x, d)
         monkeypatch.setattr(cpu, "SLAB", parts_of * 3 * (50 + 60))
-        del chosen[:]
+        looks = []
+        monkeypatch.setattr(cpu, "need_finite", lambda *given: looks.append(given))  # before a batch in parts
         parts = pulsed(device(SoftBounds, write_noise=1.0), x, d)
-        assert len(chosen) == 2 * -(-7 // parts_of)
+        assert len(looks) == 2
         assert_same_bits([whole, parts])
 
 

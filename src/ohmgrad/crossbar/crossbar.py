@@ -229,7 +229,7 @@ class Crossbar(nn.Module):
         """Set all devices, or those of whole columns (n,), to their reset states, `reset_std` apart; not by pulses."""
         if columns is None:
             columns = torch.arange(self.shape[1], device=self.weight.device)
-        columns = self._column_numbers(columns)
+        columns = elements.column_numbers(columns, self.shape[1]).to(self.weight.device)
         params = self._params_of(columns)
         w = relax.reset(self.device_model, params, columns, seed=self.seed, number=self.relaxations, like=self.weight)
         self._settle(w, columns, params)
@@ -349,19 +349,6 @@ class Crossbar(nn.Module):
                 raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
         self._applier = NO_APPLIER
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _column_numbers(self, columns: Tensor) -> Tensor:
-        """Door for the numbers of columns."""
-        n_in = self.shape[1]
-        if columns.dim() != 1 or columns.dtype not in (torch.int64, torch.int32):
-            raise ValueError(
-                f"columns needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
-            )
-        if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_in:
-            raise ValueError(
-                f"columns needs numbers from 0 to {n_in - 1}, got {int(columns.min())} to {int(columns.max())}"
-            )
-        return columns.to(self.weight.device, torch.int64)
 
     def _count_reads(self, vectors: Tensor) -> None:
         self.reads.add_(vectors.shape[-2] if vectors.dim() > 1 else 1)

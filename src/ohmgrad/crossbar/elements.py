@@ -35,3 +35,16 @@ def draw_all(
         values = [torch.as_tensor(p.get(name, NEUTRAL.get(name)), dtype=dtype).expand(shape) for p in drawn]
         planes[name] = torch.stack(values).reshape(*seeds.shape, *shape)
     return planes
+
+
+def column_numbers(columns: Tensor, n_in: int) -> Tensor:
+    """Numbers of columns, (n,) int64, from a user. Raises ValueError where they are none of 0 ... n_in - 1."""
+    if columns.dim() != 1 or columns.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"columns needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
+        )
+    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_in:
+        raise ValueError(
+            f"columns needs numbers from 0 to {n_in - 1}, got {int(columns.min())} to {int(columns.max())}"
+        )
+    return columns.to(torch.int64)

@@ -26,6 +26,8 @@ from ohmgrad.vocabulary import fingerprint, retarget
 
 # Crosspoint-samples below which a second thread costs more than it brings.
 SMALL = 200_000
+# Along which lines a mini-batch is taken: 1 rows, 2 columns, 0 whichever costs less (`cpu_trains.is_by_row`).
+ALONG = 0
 # Most 32-bit words of line bits that are made at a time, by each thread.
 SLAB = 1 << 24
 
@@ -55,7 +57,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     is_merged = settings.merge and device.is_affine
     options = np.array([
         KINDS[settings.train], settings.bit_length, settings.update_management, settings.bit_length_management,
-        settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out,
+        settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out, ALONG,
     ], np.int64)  # fmt: skip
     numbers = np.array([device.granularity, settings.resolution])
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1

@@ -45,7 +45,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or below 0 a fault.
 
     x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; options[5:]:
-    whether noise is additive, whether pulses may merge, in, out. sigma: noise. keys: (4, 2), base keys of input and
+    whether noise is additive, whether pulses may merge, in, out, which way (see `cpu.ALONG`). sigma: noise. keys: (4, 2), base keys of input and
     error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what else the response takes, each
     as w or one number. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both as w or
     empty. Of several threads each makes the trains and takes a share.
@@ -57,7 +57,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     if fault:
         return np.int64(fault)
     n_planes, total = len(planes), np.int64(0)
-    by_row = cpu_trains.is_by_row(x_on, d_on)
+    by_row = options[9] == 1 if options[9] else cpu_trains.is_by_row(x_on, d_on)
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
     first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
     lane = cpu_trains.lanes_of(lane_on)
@@ -101,10 +101,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
 
 @fast
 def _tiles(lane_on, lane):
-    """Bits of the lanes that take part, side by side, (tiles, batch, words + 1, lanes of a tile) uint32.
-
-    And for each tile and sample the side of 0 on which all values lie, 1 or -1, or else 0.
-    """
+    """Bits of the lanes that take part, (tiles, batch, words + 1, lanes of a tile), and the side of 0 on which all lie."""
     batch, n_words, size = lane_on.shape[0], lane_on.shape[1] - 1, min(TILE, lane.size)
     n_tiles = (lane.size + TILE - 1) // TILE
     on, sign = np.empty((n_tiles, batch, n_words + 1, size), np.uint32), np.empty((n_tiles, batch), np.int8)
