@@ -110,6 +110,7 @@ class TestGraph:
         batches = [(inputs(4, 6, seed=s), inputs(4, 5, seed=s + 9)) for s in range(3)]
         self.compare(backend, crossbar(device, replicas=replicas, count_pulses=count), step, batches)
 
+    @pytest.mark.slow  # half a minute, in which torch traces its random numbers
     def test_write_noise(self, backend):
         def step(bar, x, d):
             bar.pulse(x, d, 0.05)
