@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -109,6 +110,14 @@ class TestGraph:
         batches = [(inputs(4, 6, seed=s), inputs(4, 5, seed=s + 9)) for s in range(3)]
         self.compare(backend, crossbar(device, replicas=replicas, count_pulses=count), step, batches)
 
+    @pytest.mark.slow  # half a minute, in which torch traces its random numbers
+    def test_write_noise(self, backend):
+        def step(bar, x, d):
+            bar.pulse(x, d, 0.05)
+            return bar.weight + 0.0
+
+        self.compare(backend, crossbar(SoftBounds(write_noise=1.0)), step, [(inputs(4, 6), inputs(4, 5))] * 2)
+
     def test_a_law_from_another_process(self, backend):
         def step(bar, x, d):
             bar.pulse(x, d, 0.05)
@@ -153,6 +162,20 @@ class TestGraph:
             assert torch.equal(compiled(bars, x, d), step(others, x, d))
         for bar, other in zip(bars, others, strict=True):
             assert_same(bar, other)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler of C++")
+def test_inductor():
+    def step(bar, x, d):
+        bar.pulse(2.0 * x.mT, d + 0.1, 0.05)
+        return bar.weight.sum(0) + 1.0
+
+    bar, x, d = crossbar(), inputs(6, 4), inputs(4, 5)
+    other, compiled = copy.deepcopy(bar), torch.compile(step, fullgraph=True)
+    for _ in range(2):
+        assert torch.equal(compiled(bar, x, d), step(other, x, d))
+        assert_same(bar, other)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
