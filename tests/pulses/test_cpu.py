@@ -183,10 +183,11 @@ class TestAgainstEager:
         assert_agrees(device(ConstantStep, write_noise=write_noise), x, d)
 
     @pytest.mark.parametrize("by_row", [True, False])
-    def test_write_noise_shows_in_the_same_places(self, by_row, chosen):
+    def test_write_noise_shows_in_the_same_places(self, by_row):
         x, d = lines(1, 30, 40, sparse_x=0.8 * (not by_row), sparse_d=0.8 * by_row)
         bar = assert_agrees(device(SoftBounds, write_noise=5.0), x, d, least=10)
-        assert torch.equal(bar.weight != bar.persistent, bar.pulse_counts > 0) and set(chosen) == {by_row}
+        assert torch.equal(bar.weight != bar.persistent, bar.pulse_counts > 0)
+        assert is_cheaper_by_row(x, d) == by_row
 
     def test_memory_layouts(self):
         (x, d), model = lines(6, 17, 40), device(SoftBounds)

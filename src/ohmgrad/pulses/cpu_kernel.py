@@ -45,10 +45,10 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or below 0 a fault.
 
     x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; options[5:]:
-    whether noise is additive, whether pulses may merge, in, out, which way (see `cpu.ALONG`). sigma: noise. keys: (4, 2), base keys of input and
-    error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what else the response takes, each
-    as w or one number. counts: int64, to which pulses are added; moved: uint8, set where pulses arrived; both as w or
-    empty. Of several threads each makes the trains and takes a share.
+    whether noise is additive, whether pulses may merge, in, out, and which way to go (`cpu.ALONG`). sigma: noise. keys:
+    (4, 2), base keys of input and error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what
+    else the response takes, each as w or one number. counts: int64, to which pulses are added; moved: uint8, set where
+    pulses arrived; both as w or empty. Of several threads each makes the trains and takes a share.
     """
     n_in, n_out = options[7], options[8]
     x, d = matrix_at(x_at, batch, n_in, w), matrix_at(d_at, batch, n_out, w)
@@ -101,7 +101,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
 
 @fast
 def _tiles(lane_on, lane):
-    """Bits of the lanes that take part, (tiles, batch, words + 1, lanes of a tile), and the side of 0 on which all lie."""
+    """Bits of the lanes that take part, (tiles, batch, words + 1, lanes), and the side of 0 on which a sample lies."""
     batch, n_words, size = lane_on.shape[0], lane_on.shape[1] - 1, min(TILE, lane.size)
     n_tiles = (lane.size + TILE - 1) // TILE
     on, sign = np.empty((n_tiles, batch, n_words + 1, size), np.uint32), np.empty((n_tiles, batch), np.int8)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import triton.language as tl
 
 from ohmgrad import random
+from ohmgrad.pulses import train
 from ohmgrad.pulses.triton_target import TRITON, jit
 from ohmgrad.vocabulary import retarget
 
 fold0, fold1, bits = (retarget(f, TRITON, words=True) for f in (random.fold0, random.fold1, random.bits))
 
 STOCHASTIC, MEAN_COUNT, DETERMINISTIC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+HUGE = tl.constexpr(train.HUGE)
 NO_SLOT = tl.constexpr(0xFFFFFFFF)  # stands for the slot in the key of a probability's rounding
 
 
@@ -65,6 +67,9 @@ def prepare(
         clipped = longest / tl.maximum(wanted, longest)
         ratio = tl.sqrt(tl.where(is_on, x_max, 1.0) / (tl.where(is_on, d_max, 1.0) * clipped))
         a, b = a * ratio, b / ratio
+        is_huge = wanted > HUGE
+        a = tl.where(is_huge, HUGE / tl.where(is_on, d_max, 1.0), a)
+        b = tl.where(is_huge, 1.0 / tl.where(is_on, x_max, 1.0), b)
     n_slots = n.to(tl.int32)
     if (block == 0) & (word == 0):
         tl.store(length + i, n_slots)
@@ -128,7 +133,8 @@ def _line(
     IS_ROUNDED: tl.constexpr,
 ):
     """Word `word` of lines j, int32, for a sample whose key is (k0, k1)."""
-    exact = tl.where((n_slots > 0) & (tl.abs(value) < float("inf")), tl.minimum(tl.abs(value) * amplitude, 1.0), 0.0)
+    is_on = (n_slots > 0) & (tl.abs(value) > 0.0) & (tl.abs(value) < float("inf"))
+    exact = tl.where(is_on, tl.minimum(tl.abs(value) * amplitude, 1.0), 0.0)
     if IS_STEPPED:
         u = 0.5
         if IS_ROUNDED:
