@@ -182,9 +182,9 @@ def main(
     devices: Annotated[int, typer.Option(min=1000, help="Devices on each side.")] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first case.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Take only every n-th case.")] = 1,
-    show: Annotated[int, typer.Option(min=0, help="Rows to print.")] = 20,
+    show: Annotated[int, typer.Option(min=0, help="Rows to print and to write, of the lowest p-values.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Where to write every row, JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write that, JSON.")] = None,
 ) -> None:
     """Compare the two laws in every case."""
     torch.set_num_threads(threads)
@@ -202,8 +202,9 @@ def main(
     if out:
         versions = {"ohmgrad": __version__, "torch": torch.__version__, "python": platform.python_version()}
         settings = {"devices": devices, "seed": seed, "every": every, "tau": TAU, "alpha": ALPHA, "batches": BATCHES}
-        content = {"settings": settings, "versions": versions, "seconds": seconds, "failed": len(failed), "rows": rows}
-        write_json(out, content)
+        counts = {"cases": len(rows), "failed": len(failed), "p_below": {f"{p:g}": n for p, n in low.items()}}
+        lowest = sorted(rows, key=lambda row: row["p"])[:show]
+        write_json(out, {"settings": settings, "versions": versions, "seconds": seconds, **counts, "rows": lowest})
     if failed:
         raise typer.Exit(1)
 

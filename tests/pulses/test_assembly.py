@@ -1,0 +1,27 @@
+"""What the compiler makes of the kernels: wide registers, and nothing wider than the weights."""
+
+import re
+
+import numpy as np
+import pytest
+from llvmlite import binding as llvm
+
+from ohmgrad.pulses import cpu_kernel
+
+FEATURES = llvm.get_host_cpu_features()
+
+
+@pytest.mark.skipif(not FEATURES.get("avx2"), reason="needs an x86 processor with AVX2")
+@pytest.mark.parametrize("is_additive", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_inner_loop(dtype, is_additive):
+    m, key = 64, np.uint32(1)
+    weights, params, own = (np.zeros(shape, dtype) for shape in ((1, 1, m), (1, 4, m), (cpu_kernel.N_OWN, m)))
+    law = (dtype(0.3), is_additive, True)
+    loop = cpu_kernel.njit(**cpu_kernel.FAST)(cpu_kernel._merged.py_func)  # of this case alone
+    loop(weights, params, 0, own, 0, np.zeros(m, np.uint32), m, law, key, key, np.int32(2))
+    (assembly,) = loop.inspect_asm().values()
+    products = re.findall(r"\bv(?:fn?m(?:add|sub)\d+|mul)(ps|pd)\s.*%[yz]mm", assembly)
+    assert products.count("ps" if dtype is np.float32 else "pd") >= 20
+    if dtype is np.float32:  # a literal of Python's own would have widened it
+        assert not re.search(r"\bvfn?m(?:add|sub)\d+(?:pd|sd)\s", assembly)
