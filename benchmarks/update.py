@@ -7,9 +7,9 @@ than the peer. Compare on a quiet machine only: under load the peer's threads sl
 
 Last report: `results/update.json`, AMD EPYC (Zen 4, AVX-512), a virtual machine whose two processors together do 1.3
 times the work of one (two plain loops side by side). Median ratio 5.6 on 1 thread and 7.0 on 2, of 224 rows each; by
-input, on 1 thread: 21 for dw_min 1e-4, 11 with 80 % zeros; 4.4 for 1e-3, 1.6 with 80 % zeros. Slower than the peer: 10
-of 288 rows on 1 thread and 15 on 2, all at dw_min 1e-3, with 80 % zeros or of 10x128 crosspoints; the lowest ratio 0.62.
-Other work ran beside the last 12 rows (4096x4096, 2 threads). Since then updates of less than a million
+input, on 1 thread: 21 for dw_min 1e-4, 11 with 80 % zeros; 4.4 for 1e-3, 1.6 with 80 % zeros. Slower than the peer:
+10 of 288 rows on 1 thread and 15 on 2, all at dw_min 1e-3, with 80 % zeros or of 10x128 crosspoints; the lowest ratio
+0.62. Other work ran beside the last 12 rows (4096x4096, 2 threads). Since then updates of less than a million
 crosspoint-samples keep to one thread, which was the matter with 7 of the 25.
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
