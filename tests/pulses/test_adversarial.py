@@ -302,3 +302,17 @@ class TestSizes:
         assert (
             2**31 <= needed < 2**31 + 2**27
         )  # a good part of that are kernels and libraries, loaded at the first call
+
+
+@BOTH
+def test_what_torch_has_not_negated_yet(update):
+    bar = Crossbar((1, 2), device=ConstantStep(), update=update)
+    bar.pulse(torch._neg_view(torch.ones(1, 2)), torch.ones(1, 1), 0.01)
+    assert (bar.weight > 0.0).all()
+
+
+@BOTH
+def test_half_precision_is_refused(update):
+    bar = Crossbar((1, 2), device=ConstantStep(), update=update).half()
+    with pytest.raises(TypeError, match="needs a crossbar of float32 or float64, got torch"):
+        bar.pulse(torch.ones(1, 2).half(), torch.ones(1, 1).half(), 0.01)

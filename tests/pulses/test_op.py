@@ -194,3 +194,12 @@ def test_a_compiled_network_trains_as_the_plain_one(backend, device):
             optimizer.step()
     assert_same(models[0], models[1])
     assert not torch.equal(models[0][0].weight, start[0].weight)
+
+
+def test_a_graph_takes_another_lr_each_time():
+    bar, other = crossbar(), crossbar()
+    step = torch.compile(lambda x, d, lr: bar.pulse(x, d, lr), backend="eager", fullgraph=True)
+    for lr in (0.1, 0.2, 0.3):
+        step(inputs(3, 6), inputs(3, 5), lr)
+        other.pulse(inputs(3, 6), inputs(3, 5), lr)
+    assert_same(bar, other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,13 +176,13 @@ class Crossbar(nn.Module):
         x, d = x if x.dim() > 1 else x[None], d if d.dim() > 1 else d[None]
         if isinstance(self.update, PulsedUpdate):  # the short way, for small crossbars
             self._check_outer(x, d)
-            self._pulse(x, d, _finite(lr))
+            self._pulse(x, d, op.finite(lr))
         else:
             self.write(Outer(d, x), lr)
 
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""
-        lr = _finite(lr)
+        lr = op.finite(lr)
         self._check_update(update)
         if update.digital_memory:
             self.digital_memory.clamp_(min=update.digital_memory)
@@ -208,7 +207,7 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
-        lr = _finite(lr)
+        lr = op.finite(lr)
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
@@ -256,6 +255,8 @@ class Crossbar(nn.Module):
         if torch.compiler.is_compiling():
             self._pulse_in_graph(x, d, lr, moved)
         else:
+            if x.is_neg() or d.is_neg():
+                x, d = x.resolve_neg(), d.resolve_neg()
             bound_to, apply = self._applier
             if bound_to is not state:
                 apply = self._new_applier()
@@ -266,6 +267,8 @@ class Crossbar(nn.Module):
 
     def _new_applier(self) -> op.Apply:
         state = self._state
+        if state.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"PulsedUpdate needs a crossbar of float32 or float64, got {state.dtype}")
         return op.applier(self.device_model, self._pulsed, self.params, self.seed, state, self.cycles, self.pulses)
 
     def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
@@ -391,9 +394,3 @@ class Crossbar(nn.Module):
     def extra_repr(self) -> str:
         """Shape, device and update, for print(model)."""
         return f"{self.shape[0]}x{self.shape[1]}, replicas={self.replicas}, {self.device_model}, {self.update}"
-
-
-def _finite(lr: float) -> float:
-    if not math.isfinite(lr):
-        raise ValueError(f"lr needs a finite number, got {lr}")
-    return float(lr)

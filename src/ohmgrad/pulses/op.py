@@ -86,6 +86,15 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
+def finite(lr: float) -> float:
+    """Door for a learning rate; in a graph it may be a symbol, and the operator looks. Raises ValueError."""
+    if torch.compiler.is_compiling():
+        return lr
+    if not math.isfinite(lr):
+        raise ValueError(f"lr needs a finite number, got {lr}")
+    return float(lr)
+
+
 _laws: dict[tuple[Device, PulsedUpdate], int] = {}
 
 
@@ -113,7 +122,7 @@ def pulse(
     device, settings = next(known for known, number in _laws.items() if number == law)
     params = {k: v if v.dim() else float(v) for k, v in zip(names.split(), values, strict=True)}
     apply = applier(device, settings, params, seed, w, cycles, pulses)
-    apply(x.contiguous(), d.contiguous(), lr, counts, moved)  # a graph lays them out as it likes
+    apply(x.contiguous(), d.contiguous(), finite(lr), counts, moved)  # a graph lays them out as it likes
 
 
 @pulse.register_fake
