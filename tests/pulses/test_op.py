@@ -174,7 +174,7 @@ def test_inductor():
     bar, x, d = crossbar(), inputs(6, 4), inputs(4, 5)
     other, compiled = copy.deepcopy(bar), torch.compile(step, fullgraph=True)
     for _ in range(2):
-        assert torch.equal(compiled(bar, x, d), step(other, x, d))
+        torch.testing.assert_close(compiled(bar, x, d), step(other, x, d))  # it sums in an order of its own
         assert_same(bar, other)
 
 
