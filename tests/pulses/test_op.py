@@ -203,3 +203,16 @@ def test_a_graph_takes_another_lr_each_time():
         step(inputs(3, 6), inputs(3, 5), lr)
         other.pulse(inputs(3, 6), inputs(3, 5), lr)
     assert_same(bar, other)
+
+
+def test_buffers_that_are_replaced_count_from_then_on():
+    bar = crossbar(SoftBounds(dw_min_dtod=0.3))
+    bar.pulse(inputs(3, 6), inputs(3, 5), 0.1)
+    bar.cycles, bar.pulses = torch.zeros_like(bar.cycles), torch.zeros_like(bar.pulses)
+    bar.pulse(inputs(3, 6), inputs(3, 5), 0.1)
+    assert bar.cycles == 3 and bar.pulses > 0
+    for name in ("device_dw_up", "device_dw_down"):
+        setattr(bar, name, torch.zeros_like(bar.weight))
+    before = bar.weight.clone()
+    bar.pulse(inputs(3, 6), inputs(3, 5), 0.1)
+    assert torch.equal(bar.weight, before) and bar.cycles == 6

@@ -267,9 +267,10 @@ class Crossbar(nn.Module):
 
     def _new_applier(self) -> op.Apply:
         state = self._state
+        assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
         if state.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"PulsedUpdate needs a crossbar of float32 or float64, got {state.dtype}")
-        return op.applier(self.device_model, self._pulsed, self.params, self.seed, state, self.cycles, self.pulses)
+        return op.applier(self.device_model, self.update, self.params, self.seed, state, self.cycles, self.pulses)
 
     def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
         values = [torch.as_tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in self.params.values()]
@@ -278,10 +279,10 @@ class Crossbar(nn.Module):
             " ".join(self.params), values, self._law,
         )  # fmt: skip
 
-    @property
-    def _pulsed(self) -> PulsedUpdate:
-        assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
-        return self.update
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self.__dict__.get("_buffers", ()):  # another tensor than the one that the applier works on
+            self.__dict__["_applier"] = NO_APPLIER
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_applier": NO_APPLIER}  # a copy makes its own, on its own parameters

@@ -18,10 +18,9 @@ from torch import Tensor
 from ohmgrad import random
 from ohmgrad.devices.base import Device, Params, response_arguments
 from ohmgrad.pulses import cpu_kernel, cpu_trains
-from ohmgrad.pulses.cpu_trains import DETERMINISTIC, MEAN_COUNT, STOCHASTIC
 from ohmgrad.pulses.eager import need_finite
 from ohmgrad.pulses.numba_target import NUMBA, specialised
-from ohmgrad.pulses.settings import PulsedUpdate
+from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
 from ohmgrad.vocabulary import fingerprint, retarget
 
 # Crosspoint-samples below which a second thread costs more than it brings: to wake it takes 0.1 ms.
@@ -33,7 +32,6 @@ SLAB = 1 << 24
 
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
 NO_COUNTS, NOTHING_MOVED = np.empty(0, np.int64), np.empty(0, np.uint8)
-KINDS = {"stochastic": STOCHASTIC, "mean-count": MEAN_COUNT, "deterministic": DETERMINISTIC}
 Launch = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int]
 
 
@@ -56,7 +54,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     n_out, n_in = w.shape
     is_merged = settings.merge and device.is_affine
     options = np.array([
-        KINDS[settings.train], settings.bit_length, settings.update_management, settings.bit_length_management,
+        TRAINS.index(settings.train), settings.bit_length, settings.update_management, settings.bit_length_management,
         settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out, ALONG,
     ], np.int64)  # fmt: skip
     numbers = np.array([device.granularity, settings.resolution])
@@ -84,9 +82,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             n = kernel(0, 1, *call)
         else:
             shares = list(_pool(n_threads).map(lambda share: kernel(share, n_threads, *call), range(n_threads)))
-            n = shares[0] if shares[0] < 0 else sum(shares)  # all of them find a fault
-        if n < 0:
-            raise ValueError(f"{'x' if n == -1 else 'd'} needs finite numbers, got NaN or infinity")
+            n = sum(shares)
+        if n < 0:  # all threads have found it, and none has written
+            need_finite(x, d)
         return n
 
     return launch

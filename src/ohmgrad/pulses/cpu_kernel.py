@@ -11,11 +11,26 @@ view of an array counts its references.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import cpu_trains, merge
-from ohmgrad.pulses.cpu_trains import MEAN_COUNT, STOCHASTIC, bits, exact, f32, fold0, fold1, inline, key_of, u32
+from ohmgrad.pulses.cpu_trains import (
+    MEAN_COUNT,
+    STOCHASTIC,
+    bits,
+    exact,
+    f32,
+    fold0,
+    fold1,
+    inline,
+    is_firing,
+    key_of,
+    u32,
+    uniform,
+)
 from ohmgrad.pulses.numba_target import FAST, NUMBA, float_of_bits, matrix_at, njit, popcount
 from ohmgrad.vocabulary import retarget
 
@@ -33,16 +48,14 @@ STRIP, TILE = 16, 1024  # lines and lanes whose planes are loaded together
 C, S, ONE, H, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15
 
 
-def step(w, up, params, k, t):
-    """Signed change by one noise-free pulse of the element at lane t of line k; a placeholder for a family's own."""
-    raise NotImplementedError
-
-
-IS_AFFINE = True
+# The family's own, which `cpu.kernel_of` puts into the templates: step(w, up, params, k, t), the signed change by one
+# noise-free pulse of the element at lane t of line k, and whether it is affine in w.
+step: Any = None
+IS_AFFINE: Any = None
 
 
 def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys, w, planes, cycle, counts, moved):
-    """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or below 0 a fault.
+    """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or -1 for NaN or inf.
 
     x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; options[5:]:
     whether noise is additive, whether pulses may merge, in, out, and which way to go (`cpu.ALONG`). sigma: noise. keys:
@@ -53,9 +66,9 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     n_in, n_out = options[7], options[8]
     x, d = matrix_at(x_at, batch, n_in, w), matrix_at(d_at, batch, n_out, w)
     law = (sigma, options[5] != 0, options[6] != 0)
-    length, x_on, d_on, fault = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
-    if fault:
-        return np.int64(fault)
+    length, x_on, d_on, is_finite = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
+    if not is_finite:
+        return np.int64(-1)
     n_planes, total = len(planes), np.int64(0)
     by_row = options[9] == 1 if options[9] else cpu_trains.is_by_row(x_on, d_on)
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
@@ -69,10 +82,8 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     room = np.empty((n_strip + 1) * n + (2 * n_strip + N_OWN) * size, w.dtype)
     params, few_params = room[: n_strip * n].reshape((n_strip, n_planes, size)), room[-n:].reshape((1, n_planes, size))
     rest = room[n_strip * n : -n]
-    weights, stage = (
-        rest[: n_strip * size].reshape((n_strip, 1, size)),
-        rest[-n_strip * size :].reshape((size, n_strip)),
-    )
+    weights = rest[: n_strip * size].reshape((n_strip, 1, size))
+    stage = rest[-n_strip * size :].reshape((size, n_strip))
     own = rest[n_strip * size : (n_strip + N_OWN) * size].reshape((N_OWN, size))
     index, ways = np.empty((3, size), np.uint32), np.empty(n_strip, np.uint8)
     at, place, hit = index[0], index[1], index[2]
@@ -126,21 +137,12 @@ def _ways(top, n_lines, line_on, sign, is_back, ways):
     for k in range(n_lines):
         way = 0
         for i in range(sign.size):
-            if _fires(line_on, i, top + k):
+            if is_firing(line_on, i, top + k):
                 up = 1 if is_back != (line_on[i, -1, top + k] == u32(2)) else 2  # at lanes above 0
                 way |= 3 if sign[i] == 0 else (up if sign[i] > 0 else 3 - up)
         ways[k] = way
         together |= way
     return together
-
-
-@inline
-def _fires(line_on, i, line):
-    """Whether the line has a bit in any slot (of other trains: a probability)."""
-    word = u32(0)
-    for v in range(line_on.shape[1] - 1):
-        word |= line_on[i, v, line]
-    return word != u32(0)
 
 
 @fast
@@ -200,7 +202,7 @@ def _line(
             if ways & (1 << side):
                 _parts(params, k, m, own, side, law[0])
     for i in range(length.size):
-        if not _fires(line_on, i, line):
+        if not is_firing(line_on, i, line):
             continue
         if kind == STOCHASTIC:
             _coincidences(line_on, i, line, on, tile, m, own)
@@ -224,10 +226,8 @@ def _line(
             r = _sort(own, left, m, most, hit)
             for q in range(r):
                 t = hit[q]
-                own[FEW, q], own[UP, q] = (
-                    weights[k, 0, t],
-                    1.0 if is_line_back != (on[tile, i, -1, t] == u32(2)) else 0.0,
-                )
+                own[FEW, q] = weights[k, 0, t]
+                own[UP, q] = 1.0 if is_line_back != (on[tile, i, -1, t] == u32(2)) else 0.0
             for row in range(params.shape[1]):
                 for q in range(r):
                     few_params[0, row, q] = params[k, row, hit[q]]
@@ -254,7 +254,7 @@ def _round_counts(k0, k1, is_random, length, line_p, on, tile, i, place, m, own)
     """Mean numbers of coincidences, rounded to the nearest or at random, into N."""
     p = float(float_of_bits(line_p))
     for t in range(m):
-        u = (float(bits(k0, k1, place[t]) >> u32(9)) + 0.5) / 8388608.0 if is_random else 0.5
+        u = uniform(bits(k0, k1, place[t])) if is_random else 0.5
         own[N, t] = np.floor(length * (p * float(float_of_bits(on[tile, i, 0, t]))) + u)
 
 

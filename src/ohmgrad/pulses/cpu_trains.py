@@ -6,6 +6,7 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses.numba_target import INLINE, NUMBA, njit
+from ohmgrad.pulses.settings import TRAINS
 from ohmgrad.pulses.train import HUGE
 from ohmgrad.vocabulary import retarget
 
@@ -14,12 +15,12 @@ inline = njit(**INLINE)
 # No fused products where pulses are counted: counts are the same everywhere.
 exact = njit(error_model="numpy")
 f32, u32 = np.float32, np.uint32
-STOCHASTIC, MEAN_COUNT, DETERMINISTIC = range(3)
+STOCHASTIC, MEAN_COUNT = (TRAINS.index(train) for train in ("stochastic", "mean-count"))
 
 
 @exact
 def prepare(x, d, lr, options, numbers, keys, cycle):
-    """Trains of a mini-batch: length, x_on, d_on, and a fault: -1 where x, -2 where d holds NaN or infinity, else 0.
+    """Trains of a mini-batch: length, x_on, d_on, and whether x and d are finite.
 
     x: (batch, in), d: (batch, out). options, int64: kind of train, longest, update and bit-length management,
     stochastic rounding. numbers, float64: granularity, resolution. length: (batch,) int32, slots. x_on, d_on:
@@ -34,10 +35,10 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
     for i in range(batch):
         length[i] = _trains(x[i], d[i], lr, options, numbers, keys, cycle + i, x_on[i], d_on[i], room)
         if length[i] < 0:
-            return length, x_on, d_on, length[i]
+            return length, x_on, d_on, False
         _signs(x[i], x_on[i, -1])
         _signs(d[i], d_on[i, -1])
-    return length, x_on, d_on, np.int32(0)
+    return length, x_on, d_on, True
 
 
 @exact
@@ -60,12 +61,18 @@ def _firing(on):
     for j in range(on.shape[2]):
         before = fires
         for i in range(on.shape[0]):
-            word = u32(0)
-            for v in range(on.shape[1] - 1):
-                word |= on[i, v, j]
-            fires += 1 if word else 0
+            fires += 1 if is_firing(on, i, j) else 0
         lines += 1 if fires > before else 0
     return lines, fires
+
+
+@inline
+def is_firing(on, i, line):
+    """Whether a line has a bit in any slot of a sample (of other trains: a probability)."""
+    word = u32(0)
+    for v in range(on.shape[1] - 1):
+        word |= on[i, v, line]
+    return word != u32(0)
 
 
 @exact
@@ -91,13 +98,11 @@ def lanes_of(on):
 
 @exact
 def _trains(x, d, lr, options, numbers, keys, cycle, x_on, d_on, room):
-    """Slots of one sample's trains, which it makes; -1 where x, -2 where d holds NaN or infinity."""
+    """Slots of one sample's trains, which it makes; -1 where x or d holds NaN or infinity."""
     longest, is_managed, is_shortened, granularity = options[1], options[2] != 0, options[3] != 0, numbers[0]
     x_max, d_max = _largest(x), _largest(d)
-    if not x_max < np.inf:
+    if not (x_max < np.inf and d_max < np.inf):
         return -1
-    if not d_max < np.inf:
-        return -2
     wanted = abs(lr) * x_max * d_max / granularity
     n = float(longest)
     if is_shortened:
@@ -153,7 +158,7 @@ def _round(values, amplitude, resolution, is_random, key, place, m, p):
     """Probabilities in steps of the resolution; the draw stands in the slot after the last."""
     k0, k1 = fold0(key[0], u32(0xFFFFFFFF)), fold1(key[1], u32(0xFFFFFFFF))
     for t in range(m):
-        u = (float(bits(k0, k1, u32(place[t])) >> u32(9)) + 0.5) / 8388608.0 if is_random else 0.5
+        u = uniform(bits(k0, k1, u32(place[t]))) if is_random else 0.5
         steps = min(abs(float(values[place[t]])) * amplitude, 1.0) / resolution
         p[t] = f32(min(np.floor(steps + u) * resolution, 1.0))
 
@@ -180,6 +185,12 @@ def _bits(p, place, m, length, key, words, room):
 def _signs(values, out):
     for j in range(values.size):
         out[j] = u32(1) if values[j] > 0.0 else (u32(2) if values[j] < 0.0 else u32(0))
+
+
+@inline
+def uniform(word):
+    """As `random.uniform`, in float64."""
+    return (float(word >> u32(9)) + 0.5) / 8388608.0
 
 
 @inline

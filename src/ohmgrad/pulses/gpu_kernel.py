@@ -20,16 +20,8 @@ from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, TRITON, words=True)
 inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
-    retarget(f, TRITON)
-    for f in (
-        merge.inverse,
-        merge.rate,
-        merge.longest,
-        merge.multiplicative,
-        merge.additive,
-        merge.is_mergeable,
-        merge.pulse,
-    )
+    retarget(getattr(merge, name), TRITON)
+    for name in ("inverse", "rate", "longest", "multiplicative", "additive", "is_mergeable", "pulse")
 )
 
 

@@ -119,24 +119,11 @@ def cache_directory() -> str:
     return own
 
 
-def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator of a kernel: compiled when first called, without the interpreter's lock, kept on disk."""
-
-    def compile_(function: Callable[..., Any]) -> Any:
-        before, config.CACHE_DIR = config.CACHE_DIR, cache_directory()
-        try:
-            return njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        finally:
-            config.CACHE_DIR = before
-
-    return compile_
-
-
 def specialised(template: types.FunctionType, name: str, **given: Any) -> Any:
-    """A kernel from a template: a plain function whose module gives the names of `given` other values.
+    """A kernel from a template: a plain function, in whose module the names of `given` take these values.
 
-    Plain functions of the same module that it calls are templates too. Kept on disk under `name`, which must tell
-    everything of `given`.
+    Plain functions of the same module that it calls are templates too. Compiled when first called, without the
+    interpreter's lock, and kept on disk under `name`, which must tell everything of `given`.
     """
 
     def build(function: types.FunctionType, compile_: Callable[..., Any]) -> Any:
@@ -151,4 +138,8 @@ def specialised(template: types.FunctionType, name: str, **given: Any) -> Any:
         copy.__qualname__ = copy.__name__ = name if function is template else function.__name__
         return compile_(copy)
 
-    return build(template, kernel(fastmath=FAST["fastmath"]))
+    before, config.CACHE_DIR = config.CACHE_DIR, cache_directory()
+    try:
+        return build(template, njit(cache=True, nogil=True, **FAST))
+    finally:
+        config.CACHE_DIR = before

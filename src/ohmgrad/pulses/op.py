@@ -119,7 +119,7 @@ def pulse(
     law: int,
 ) -> None:
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
-    device, settings = next(known for known, number in _laws.items() if number == law)
+    device, settings = list(_laws)[law]
     params = {k: v if v.dim() else float(v) for k, v in zip(names.split(), values, strict=True)}
     apply = applier(device, settings, params, seed, w, cycles, pulses)
     apply(x.contiguous(), d.contiguous(), finite(lr), counts, moved)  # a graph lays them out as it likes
