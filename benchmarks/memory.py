@@ -10,7 +10,8 @@ Each case runs in a process of its own, which reads /proc/self/status (Linux): r
 after the construction and after a first pulse (which loads the compiled kernel and what it prepares), and the peaks.
 All in MB of 10^6 bytes.
 
-Last figures (4096 x 4096, Linux, one thread): resident and peak 416 without write noise and 484 with it, made in 3 s.
+Last figures (`results/memory.json`; 4096 x 4096, Linux): peak of construction 417 without write noise and 484 with it,
+in 3 to 5 s; peak of a first pulse 620 and 645.
 Before parameters were drawn in blocks of rows, plain soft bounds (four parameters) peaked at 1,500 and took 15 s.
 """
 

@@ -88,12 +88,7 @@ def measure(row: Row, gpu: dict[str, Any], repeats: int) -> dict[str, Any]:
     graphed = seconds_of(graph.replay, n) / n_calls
     arithmetic, memory = limits(row, gpu["instructions_per_s"], gpu["bytes_per_s"])
     return {
-        "device": row.family,
-        "out": row.shape[0],
-        "in": row.shape[1],
-        "batch": row.batch,
-        "dw_min": row.dw_min,
-        "sparsity": row.sparsity,
+        **row.labels(),
         "ms": graphed * 1e3,
         "ms_without_graph": alone * 1e3,
         "pulses_per_s": float(bar.pulses - before) / (n * n_calls) / graphed,

@@ -5,7 +5,6 @@ And against itself, to the bit: whichever lines it takes, in however many parts 
 
 import copy
 import pickle
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,45 +14,13 @@ from torch import Tensor
 from ohmgrad import Crossbar, Dense, PulsedUpdate, random
 from ohmgrad.devices import DEVICES, ConstantStep, Device, LinearStep, SoftBounds, SoftBoundsReference
 from ohmgrad.pulses import cpu, cpu_trains
-from ohmgrad.vocabulary import absolute, exp, power, where
+from users import SPREAD, Bent, Tilted
 
 # Ulps at |w| = 1. Steps round otherwise where products fuse, and normals differ by 6e-6, also in float64.
 ROUNDING = {torch.float32: 4 * 2.0**-23, torch.float64: 5e-8}
 
 
-def bend(w, w_max):
-    return power(where(w < w_max, 1.0 - w / w_max, 0.0), 1.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bent(Device):
-    """Steps that bend down to the bounds: neither affine nor ours."""
-
-    steepness: float = 0.5
-    steepness_dtod: float = 0.2
-
-    @staticmethod
-    def response(w, up, w_max, dw_min, w_min, steepness):
-        """Signed change of w by one noise-free pulse."""
-        return dw_min * where(up, bend(w, w_max), -exp(-steepness * absolute(w / w_min)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tilted(Device):
-    """Steps that grow with w: affine, not ours, its arguments in an order of their own."""
-
-    slope: float = 0.3
-    slope_dtod: float = 0.5
-    is_affine = True
-
-    @staticmethod
-    def response(w, up, slope, dw_min):
-        """Signed change of w by one noise-free pulse."""
-        return where(up, dw_min, -dw_min) * (1.0 + slope * w)
-
-
 FAMILIES = (*DEVICES, Bent, Tilted)
-SPREAD = {"w_max_dtod": 0.3, "w_min_dtod": 0.3, "dw_min_dtod": 0.3, "up_down_dtod": 0.05}
 
 
 def device(family: type[Device], **fields) -> Device:

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from ohmgrad.devices import DEVICES, ConstantStep, Device, SoftBounds
 from ohmgrad.devices.base import draw
 from ohmgrad.pulses import eager, op
 from ohmgrad.pulses.settings import TRAINS
-from ohmgrad.vocabulary import exp, power, where
+from users import SPREAD, Bent
 
 pytest.importorskip("triton")
 HOME = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,30 +44,11 @@ inside = pytest.mark.skipif(not CAN_RUN, reason="runs in the process that test_i
 # Ulps at |w| = 1, half a dozen samples of up to 20 pulses: steps' rounding; in float64 also the float32 normals' own.
 ROUNDING = {torch.float32: 2.0**-23, torch.float64: 2e-8}
 CYCLE = 2**33 + 5  # beyond 32 bits, where a key's second word begins to tell
-BEND = 2.0
-
-
-def bend(w, w_max):
-    return power(where(w < w_max, 1.0 - w / w_max, 0.0), 1.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bent(Device):
-    """Steps that bend down to the bounds: neither affine nor ours."""
-
-    steepness: float = 0.5
-    steepness_dtod: float = 0.2
-
-    @staticmethod
-    def response(w, up, w_max, dw_min, w_min, steepness):
-        """Signed change of w by one noise-free pulse."""
-        return dw_min * where(up, bend(w, w_max), -exp(-steepness * BEND * w / w_min))
 
 
 def device(family: type[Device], **fields) -> Device:
-    spread = {"w_max_dtod": 0.3, "w_min_dtod": 0.3, "dw_min_dtod": 0.3, "up_down_dtod": 0.05}
     bounds = {"w_min": -0.6, "w_max": 0.6} if math.isfinite(family.w_min) else {}
-    return family(**bounds, dw_min=0.02, dw_min_ctoc=0.3, **(spread if bounds else {}), **fields)
+    return family(**bounds, dw_min=0.02, dw_min_ctoc=0.3, **(SPREAD if bounds else {}), **fields)
 
 
 def assert_agree(model: Device, x: torch.Tensor, d: torch.Tensor, lr: float = 0.1, least: int = 10, **settings) -> None:

@@ -80,7 +80,7 @@ def update(
             write_json(out / "results.json", results)
             progress.update(task, advance=1, description=f"{row['device']} {row['out']}x{row['in']}")
     lines = report.closing(rows, settings.left_out(), max_crosspoint_samples)
-    medians = {str(n): ratio for n, (ratio, _) in report.median_ratios(rows).items()}
+    medians = {str(n): ratio for (n,), (ratio, _) in report.median_ratios(rows, "threads").items()}
     results |= {"median_ratio": {"at_least_crosspoint_samples": LARGE, "threads": medians}, "conclusion": lines}
     write_json(out / "results.json", results)
     load = results["machine"]["load_average"]

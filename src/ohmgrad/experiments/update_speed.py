@@ -72,6 +72,12 @@ class Row:
         """Crosspoint-samples: how many times a sample meets a crosspoint."""
         return math.prod(self.shape) * self.batch
 
+    def labels(self) -> dict[str, str | int | float]:
+        """What tells the row from others, threads aside, as results name it."""
+        n_out, n_in = self.shape
+        case = {"device": self.family, "out": n_out, "in": n_in, "batch": self.batch}
+        return {**case, "dw_min": self.dw_min, "sparsity": self.sparsity}
+
     def fields(self) -> dict[str, float]:
         """The device's parameters by our names."""
         return PARAMETERS | (LINEAR if self.family == "linear-step" else {}) | {"dw_min": self.dw_min}
@@ -314,12 +320,7 @@ def _measure(
     seconds = statistics.median(s for s, _ in own)
     pulses = statistics.mean(n for _, n in own)
     return {
-        "device": row.family,
-        "out": row.shape[0],
-        "in": row.shape[1],
-        "batch": row.batch,
-        "dw_min": row.dw_min,
-        "sparsity": row.sparsity,
+        **row.labels(),
         "threads": row.threads,
         "ours_ms": seconds * 1e3,
         "peer_ms": statistics.median(public) * 1e3 if public else None,

@@ -27,13 +27,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return view
 
 
-def median_ratios(rows: list[dict[str, Any]]) -> dict[int, tuple[float, int]]:
-    """For each number of threads, the median ratio over the large rows and how many there are."""
-    ratios: dict[int, list[float]] = {}
+def median_ratios(rows: list[dict[str, Any]], *by: str) -> dict[tuple, tuple[float, int]]:
+    """For each value of the columns `by`, the median ratio over the large rows and how many there are."""
+    ratios: dict[tuple, list[float]] = {}
     for r in rows:
         if r["ratio"] is not None and r["out"] * r["in"] * r["batch"] >= LARGE:
-            ratios.setdefault(r["threads"], []).append(r["ratio"])
-    return {threads: (statistics.median(values), len(values)) for threads, values in ratios.items()}
+            ratios.setdefault(tuple(r[name] for name in by), []).append(r["ratio"])
+    return {key: (statistics.median(values), len(values)) for key, values in ratios.items()}
 
 
 def slowest(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -49,10 +49,15 @@ def closing(rows: list[dict[str, Any]], left_out: list[tuple[int, int, int]], li
     if left_out:
         cases = ", ".join(f"{out}x{n_in} at batch {batch}" for out, n_in, batch in left_out)
         lines.append(f"Left out, of more than {limit:g} crosspoint-samples: {cases}.")
-    for threads, (ratio, n) in median_ratios(rows).items():
+    for (threads,), (ratio, n) in median_ratios(rows, "threads").items():
         lines.append(
             f"{threads} thread{'s' * (threads > 1)}: median ratio {ratio:.1f} over the {n} "
             f"row{'s' * (n > 1)} of at least {LARGE:,} crosspoint-samples."
+        )
+        mine = [r for r in rows if r["threads"] == threads]
+        kinds = median_ratios(mine, "dw_min", "sparsity").items()
+        lines.append(
+            "  " + "; ".join(f"dw_min {dw:g}, {zeros:.0%} zeros: {kind:.1f}" for (dw, zeros), (kind, _) in kinds)
         )
     r = slowest(rows)
     case = f"{r['device']}, {r['out']}x{r['in']}, batch {r['batch']}, dw_min {r['dw_min']:g}, "
