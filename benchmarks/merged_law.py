@@ -1,7 +1,7 @@
 """Are merged pulses equal in law to pulses one by one?
 
-    python benchmarks/merged_law.py --out merged-law.json        a million devices on each side: a quarter of an hour
-    python benchmarks/merged_law.py --devices 100000             a minute and a half, but sees three times less
+    python benchmarks/merged_law.py --out merged-law.json        a million devices on each side: ten minutes
+    python benchmarks/merged_law.py --devices 100000             a minute, but sees three times less
 
 Baseline: `PulsedUpdate(merge=False)`, every pulse by itself. Both sides send the same numbers of pulses to all devices
 (|x| = 1, |d| whole steps: every line fires in every slot), under different seeds: the weights differ by cycle-to-cycle
