@@ -18,8 +18,9 @@ def test_the_inner_loop(dtype, is_additive):
     m, key = 64, np.uint32(1)
     weights, params, own = (np.zeros(shape, dtype) for shape in ((1, 1, m), (1, 4, m), (cpu_kernel.N_OWN, m)))
     law = (dtype(0.3), is_additive, True)
-    loop = cpu_kernel.njit(**cpu_kernel.FAST)(cpu_kernel._merged.py_func)  # of this case alone
-    loop(weights, params, 0, own, 0, np.zeros(m, np.uint32), m, law, key, key, np.int32(2))
+    loop = cpu_kernel.njit(**cpu_kernel.FAST)(cpu_kernel._trains.py_func)  # of this case alone
+    on, place = np.zeros((1, 1, 2, m), np.uint32), np.zeros(m, np.uint32)
+    loop(weights, params, 0, own, 0, False, on, 0, 0, place, m, law, key, key)
     (assembly,) = loop.inspect_asm().values()
     products = re.findall(r"\bv(?:fn?m(?:add|sub)\d+|mul)(ps|pd)\s.*%[yz]mm", assembly)
     assert products.count("ps" if dtype is np.float32 else "pd") >= 20

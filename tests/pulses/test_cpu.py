@@ -78,7 +78,7 @@ def is_cheaper_by_row(x: torch.Tensor, d: torch.Tensor, lr: float = 0.02) -> boo
     options, numbers = np.array([cpu_trains.STOCHASTIC, 31, 1, 1, 0]), np.array([5e-3, 0.0])
     keys = np.array([random.root(4, s) for s in (random.Stream.X_BITS, random.Stream.D_BITS)], np.uint32)
     _, x_on, d_on, _ = cpu_trains.prepare(x.numpy(), d.numpy(), lr, options, numbers, keys, 0)
-    return cpu_trains.is_by_row(x_on, d_on)
+    return cpu_trains.is_by_row(x_on, d_on, True)
 
 
 def force(monkeypatch, by_row: bool) -> None:

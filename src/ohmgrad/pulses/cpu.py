@@ -5,9 +5,13 @@ Threads take rows; a row's weights stay in cache over a block of samples, and it
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,8 +34,10 @@ ALONG = 0
 # Most 32-bit words of line bits that are made at a time, by each thread.
 SLAB = 1 << 24
 
+# Most crosspoints of a crossbar whose parameters are also kept column by column.
+CROSSED = 1 << 20
+
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
-NO_COUNTS, NOTHING_MOVED = np.empty(0, np.int64), np.empty(0, np.uint8)
 Launch = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int]
 
 
@@ -50,20 +56,22 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
     streams = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
     keys = np.array([random.root(seed, s) for s in streams], np.uint32)
-    sigma = planes[0].dtype.type(device.dw_min_ctoc)  # of the weight's own precision, lest the kernel widen
+    sigma = np.array([device.dw_min_ctoc], planes[0].dtype)
     n_out, n_in = w.shape
-    is_merged = settings.merge and device.is_affine
+    is_merged, is_crossed, n_devices = settings.merge and device.is_affine, w.numel() <= CROSSED, w.numel()
+    crossed = [_crossed(plane, w.shape) for plane in planes] if is_crossed else planes
+    places = [(a.ctypes.data, b.ctypes.data, a.size) for a, b in zip(planes, crossed, strict=True)]
     options = np.array([
         TRAINS.index(settings.train), settings.bit_length, settings.update_management, settings.bit_length_management,
-        settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out, ALONG,
+        settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out, ALONG, is_crossed,
+        w.data_ptr(), *chain(*places),
     ], np.int64)  # fmt: skip
     numbers = np.array([device.granularity, settings.resolution])
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
-    state, n_devices = w.numpy().reshape(-1), w.numel()
-    example = (0, 1, 0, 0, 1, 0.0, options, numbers, sigma, keys, state, planes, 0, NO_COUNTS, NOTHING_MOVED)
+    given = options, numbers, sigma, keys
     # What `kernel_of` calls once it has looked at the types of all arguments, which here are always these.
-    kernel = kernel_of(type(device)).compile(tuple(typeof(argument) for argument in example))
+    kernel = kernel_of(type(device)).compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, 0, 0, *given)))
 
     def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
         batch = x.shape[0]
@@ -73,26 +81,42 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             need_finite(x, d)  # before anything is written
             parts = zip(x.split(slab), d.split(slab), range(cycle, cycle + batch, slab), strict=True)
             return sum(launch(x_, d_, lr, cycle_, counts, moved) for x_, d_, cycle_ in parts)
-        into = (
-            NO_COUNTS if counts is None else counts.numpy().reshape(-1),
-            NOTHING_MOVED if moved is None else moved.numpy().reshape(-1),
-        )
-        call = (x.data_ptr(), d.data_ptr(), batch, lr, options, numbers, sigma, keys, state, planes, cycle, *into)
+        into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
+        call = (x.data_ptr(), d.data_ptr(), batch, lr, cycle, *into, *given)
         if batch * n_devices <= SMALL or (n_threads := torch.get_num_threads()) == 1:
             n = kernel(0, 1, *call)
         else:
-            shares = list(_pool(n_threads).map(lambda share: kernel(share, n_threads, *call), range(n_threads)))
-            n = sum(shares)
+            pool = _pool(n_threads - 1)
+            _keep_apart(pool)
+            others = [pool.submit(kernel, k, n_threads, *call) for k in range(1, n_threads)]
+            n = kernel(0, n_threads, *call) + sum(other.result() for other in others)
         if n < 0:  # all threads have found it, and none has written
             need_finite(x, d)
         return n
 
+    launch.held = w, planes, crossed  # type: ignore[attr-defined]  # what the addresses in `options` point to
     return launch
+
+
+def _crossed(plane: np.ndarray, shape: torch.Size) -> np.ndarray:
+    return plane if plane.size == 1 else np.ascontiguousarray(plane.reshape(shape).T).reshape(-1)
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ohmgrad")
+
+
+def _keep_apart(pool: ThreadPoolExecutor) -> None:
+    """Bar the pool from the processor that this thread runs on, where Linux often puts threads that it wakes."""
+    if (get_cpu := _get_cpu()) and (others := os.sched_getaffinity(0) - {get_cpu()}):
+        for thread in pool._threads:
+            os.sched_setaffinity(thread.native_id, others)
+
+
+@cache
+def _get_cpu() -> Callable[[], int] | None:
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ohmgrad import random
-from ohmgrad.pulses import cpu_trains, merge
+from ohmgrad.pulses import cpu_strips, cpu_trains, merge
 from ohmgrad.pulses.cpu_trains import (
     MEAN_COUNT,
     STOCHASTIC,
@@ -41,11 +41,13 @@ inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
 )
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 fast = njit(**FAST)
-STRIP, TILE = 16, 1024  # lines and lanes whose planes are loaded together
-# Rows of `own`, over the lanes of one line. Of up and, in the next row, of down pulses C and S over 1 + S, 1 + S,
-# rate, the most pulses that merge; then a sample's pulses, and those that are left. Of lanes that take theirs one by
-# one: weight, pulses, whether these go up.
-C, S, ONE, H, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15
+STRIP = cpu_strips.STRIP
+# Rows of `own`, over the lanes of one line. Of up pulses, down pulses and those of one sample, in turn: C and S, the
+# mean step, rate and inverse, the most pulses that merge. Then a sample's pulses, and those that are left. Of lanes
+# that take theirs one by one: weight, pulses, whether these go up.
+C, S, DW, H, V, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 3, 6, 9, 12, 15, 18, 19, 20, 21, 22, 23
+OWN, BOTH = 2, 3  # the side of a sample whose lanes go up and down: with parts of its own, or those of both
+FEW_SAMPLES = 3  # fewer than these at a line make their parts themselves
 
 
 # The family's own, which `cpu.kernel_of` puts into the templates: step(w, up, params, k, t), the signed change by one
@@ -54,27 +56,47 @@ step: Any = None
 IS_AFFINE: Any = None
 
 
-def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys, w, planes, cycle, counts, moved):
+COUNTS, MOVED = np.empty(0, np.int64), np.empty(0, np.uint8)
+
+
+@njit(inline="always")
+def _at(address, size, like):
+    """The numbers at an address, of the dtype of `like`."""
+    return matrix_at(address, 1, size, like)[0]
+
+
+def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, options, numbers, sigma, keys):
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or -1 for NaN or inf.
 
-    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. options, numbers: see `prepare`; options[5:]:
-    whether noise is additive, whether pulses may merge, in, out, and which way to go (`cpu.ALONG`). sigma: noise. keys:
-    (4, 2), base keys of input and error lines, of pulses and of counts. planes: w_min, w_max, dw_up, dw_down and what
-    else the response takes, each as w or one number. counts: int64, to which pulses are added; moved: uint8, set where
-    pulses arrived; both as w or empty. Of several threads each makes the trains and takes a share.
+    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. counts_at, moved_at: addresses as w, or 0, of
+    int64 to which pulses are added and of uint8 set where pulses arrived. numbers, keys: see `prepare`, and the base
+    keys of pulses and of counts. sigma: noise, (1,) of w's dtype. options: see `prepare`; options[5:]: whether noise is
+    additive, whether pulses may merge, in, out, which way to go (`cpu.ALONG`), whether there are crossed planes, the
+    address of w, then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else
+    the response takes, each (out, in), crossed (in, out), or one number. Of several threads each makes the trains and
+    takes a share.
     """
     n_in, n_out = options[7], options[8]
-    x, d = matrix_at(x_at, batch, n_in, w), matrix_at(d_at, batch, n_out, w)
-    law = (sigma, options[5] != 0, options[6] != 0)
+    x, d, w = (
+        matrix_at(x_at, batch, n_in, sigma),
+        matrix_at(d_at, batch, n_out, sigma),
+        _at(options[11], n_in * n_out, sigma),
+    )
+    counts, moved = (
+        _at(counts_at, n_in * n_out if counts_at else 0, COUNTS),
+        _at(moved_at, n_in * n_out if moved_at else 0, MOVED),
+    )
+    law = (sigma[0], options[5] != 0, options[6] != 0)
     length, x_on, d_on, is_finite = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
     if not is_finite:
         return np.int64(-1)
-    n_planes, total = len(planes), np.int64(0)
-    by_row = options[9] == 1 if options[9] else cpu_trains.is_by_row(x_on, d_on)
+    n_planes, total = (options.size - 12) // 3, np.int64(0)
+    by_row = options[9] == 1 if options[9] else cpu_trains.is_by_row(x_on, d_on, options[10] != 0)
+    is_crossed = not by_row and options[10] != 0  # along a column, the elements of a crossed plane are neighbours
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
     first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
     lane = cpu_trains.lanes_of(lane_on)
-    on, sign = _tiles(lane_on, lane)
+    on, sign = cpu_strips.tiles(lane_on, lane)
     size = on.shape[3]
     n_strip = 1 if by_row and on.shape[0] > 1 else STRIP  # a row of several tiles is followed to its end
     # One piece of memory: for a small crossbar, asking for it costs as much as the work.
@@ -85,145 +107,72 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, options, numbers, sigma, keys,
     weights = rest[: n_strip * size].reshape((n_strip, 1, size))
     stage = rest[-n_strip * size :].reshape((size, n_strip))
     own = rest[n_strip * size : (n_strip + N_OWN) * size].reshape((N_OWN, size))
-    index, ways = np.empty((3, size), np.uint32), np.empty(n_strip, np.uint8)
+    index, n_firing = np.empty((3, size), np.uint32), np.empty(n_strip, np.int64)
     at, place, hit = index[0], index[1], index[2]
     for top in range(first, last, n_strip):
         n_lines = min(n_strip, last - top)
         for tile in range(on.shape[0]):
             m = min(size, lane.size - tile * size)
-            if not _ways(top, n_lines, line_on, sign[tile], lr < 0.0, ways):
+            if not cpu_strips.firing(top, n_lines, line_on, n_firing):
                 continue
             for t in range(m):
                 at[t] = lane[tile * size + t] * u32(to_lane)
+            near, to_next = (lane[tile * size : tile * size + m], n_out) if is_crossed else (at[:m], to_line)
             for k in range(n_planes):
-                _load(planes[k], top, to_line, n_lines, ways, at, m, stage, params, k)
-            _load(w, top, to_line, n_lines, ways, at, m, stage, weights, 0)
+                where_ = 12 + 3 * k
+                plane = _at(options[where_ + 1 if is_crossed else where_], options[where_ + 2], sigma)
+                cpu_strips.load(plane, top, to_next, n_lines, n_firing, near, m, stage, params, k)
+            cpu_strips.load(w, top, to_line, n_lines, n_firing, at, m, stage, weights, 0)
             for k in range(n_lines):
-                if ways[k]:
+                if n_firing[k]:
                     for t in range(m):
                         place[t] = u32((top + k) * to_line) + at[t]
                     total += _line(
-                        top + k, k, tile, m, ways[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys, cycle,
-                        place, weights, params, own, few_params, hit, counts, moved,
+                        top + k, k, tile, m, n_firing[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys,
+                        cycle, place, weights, params, own, few_params, hit, counts, moved,
                     )  # fmt: skip
-            _store(weights, top, to_line, n_lines, ways, at, m, w)
+            cpu_strips.store(weights, top, to_line, n_lines, n_firing, at, m, stage, w)
     return total
 
 
-@fast
-def _tiles(lane_on, lane):
-    """Bits of the lanes that take part, (tiles, batch, words + 1, lanes), and the side of 0 on which a sample lies."""
-    batch, n_words, size = lane_on.shape[0], lane_on.shape[1] - 1, min(TILE, lane.size)
-    n_tiles = (lane.size + TILE - 1) // TILE
-    on, sign = np.empty((n_tiles, batch, n_words + 1, size), np.uint32), np.empty((n_tiles, batch), np.int8)
-    for tile in range(n_tiles):
-        start, m = tile * size, min(size, lane.size - tile * size)
-        for i in range(batch):
-            for word in range(n_words + 1):
-                for t in range(m):
-                    on[tile, i, word, t] = lane_on[i, word, lane[start + t]]
-            n_below, n_above = u32(0), u32(0)
-            for t in range(m):
-                n_below += on[tile, i, n_words, t] >> u32(1)
-                n_above += on[tile, i, n_words, t] & u32(1)
-            sign[tile, i] = 1 if n_below == 0 else (-1 if n_above == 0 else 0)
-    return on, sign
-
-
-@fast
-def _ways(top, n_lines, line_on, sign, is_back, ways):
-    """For each line, whether samples send it pulses: 1 for up, 2 for down, 3 for both, else 0; and all of these."""
-    together = 0
-    for k in range(n_lines):
-        way = 0
-        for i in range(sign.size):
-            if is_firing(line_on, i, top + k):
-                up = 1 if is_back != (line_on[i, -1, top + k] == u32(2)) else 2  # at lanes above 0
-                way |= 3 if sign[i] == 0 else (up if sign[i] > 0 else 3 - up)
-        ways[k] = way
-        together |= way
-    return together
-
-
-@fast
-def _load(plane, top, to_line, n_lines, ways, at, m, stage, out, row):
-    """Some lines of a plane, or its one number, into out[:, row]; at: the lanes' places in a line."""
-    if plane.size > 1 and to_line == 1:  # columns, of which a cache line holds some: each is fetched once
-        for t in range(m):
-            near = plane[top + at[t] :]
-            for k in range(n_lines):
-                stage[t, k] = near[k]
-    for k in range(n_lines):
-        if plane.size == 1:
-            for t in range(m):
-                out[k, row, t] = plane[0]
-        elif ways[k] and to_line == 1:
-            for t in range(m):
-                out[k, row, t] = stage[t, k]
-        elif ways[k] and at[m - 1] - at[0] == u32(m - 1):
-            near = plane[(top + k) * to_line + at[0] :]
-            for t in range(m):
-                out[k, row, t] = near[t]
-        elif ways[k]:
-            near = plane[(top + k) * to_line :]
-            for t in range(m):
-                out[k, row, t] = near[at[t]]
-
-
-@fast
-def _store(weights, top, to_line, n_lines, ways, at, m, w):
-    """The way back of `_load`."""
-    if to_line == 1:
-        for t in range(m):
-            near = w[top + at[t] :]
-            for k in range(n_lines):
-                if ways[k]:
-                    near[k] = weights[k, 0, t]
-        return
-    for k in range(n_lines):
-        near = w[(top + k) * to_line :]
-        if ways[k] and at[m - 1] - at[0] == u32(m - 1):
-            near = near[at[0] :]
-            for t in range(m):
-                near[t] = weights[k, 0, t]
-        elif ways[k]:
-            for t in range(m):
-                near[at[t]] = weights[k, 0, t]
-
-
 def _line(
-    line, k, tile, m, ways, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
+    line, k, tile, m, n_firing, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
     weights, params, own, few_params, hit, counts, moved,
 ):  # fmt: skip
     """All samples at the m lanes of a line, whose weights and parameters stand in row k of theirs; the pulses."""
-    total, is_merged = np.int64(0), IS_AFFINE and law[2]
-    if is_merged:
-        for side in range(2):
-            if ways & (1 << side):
-                _parts(params, k, m, own, side, law[0])
+    total, ready, is_merged = np.int64(0), 0, IS_AFFINE and law[2]
     for i in range(length.size):
         if not is_firing(line_on, i, line):
             continue
         if kind == STOCHASTIC:
-            _coincidences(line_on, i, line, on, tile, m, own)
+            n, most = _coincidences(line_on, i, line, on, tile, m, own)
         else:
             k0, k1 = key_of(keys, 3, cycle + i)
             _round_counts(k0, k1, kind == MEAN_COUNT, length[i], line_on[i, 0, line], on, tile, i, place, m, own)
-        n, most = _tally(own, place, m, counts, moved)
+            n, most = _tally(own, m)
         if not n:
             continue
         total += n
-        is_line_back, left = is_back != (line_on[i, -1, line] == u32(2)), N
+        _note(own, place, m, counts, moved)
+        is_line_back = is_back != (line_on[i, -1, line] == u32(2))
         k0, k1 = key_of(keys, 2, cycle + i)
         if is_merged:
-            left = LEFT
             if sign[tile, i]:
                 side = 0 if is_line_back == (sign[tile, i] > 0) else 1
-                most = _merged(weights, params, k, own, side, place, m, law, k0, k1, most)
+                ready = _make_ready(ready, side, most > 1, params, k, m, own, law[0])
+            elif n_firing < FEW_SAMPLES:
+                side = OWN
+                _own_parts(most > 1, params, k, m, own, law[0], is_line_back, on, tile, i)
             else:
-                most = _merged_mixed(weights, params, k, own, is_line_back, on, tile, i, place, m, law, k0, k1, most)
+                side = BOTH
+                for one in range(2):
+                    ready = _make_ready(ready, one, most > 1, params, k, m, own, law[0])
+            if most == 1:
+                _singles(weights, params, k, own, side, is_line_back, on, tile, i, place, m, law, k0, k1)
+                continue
+            most = _trains(weights, params, k, own, side, is_line_back, on, tile, i, place, m, law, k0, k1)
         if most:
-            r = _sort(own, left, m, most, hit)
+            r = _sort(own, LEFT if is_merged else N, m, most, hit)
             for q in range(r):
                 t = hit[q]
                 own[FEW, q] = weights[k, 0, t]
@@ -239,7 +188,14 @@ def _line(
 
 @fast
 def _coincidences(line_on, i, line, on, tile, m, own):
-    """Pulses of sample i at the lanes of a line, into N."""
+    """Pulses of sample i at the lanes of a line, into N; their sum and the largest."""
+    if on.shape[2] == 2:
+        total, most, line_word = np.int32(0), np.int32(0), line_on[i, 0, line]
+        for t in range(m):
+            n = np.int32(popcount(u32(on[tile, i, 0, t] & line_word)))
+            own[N, t] = f32(n)
+            total, most = np.int32(total + n), max(most, n)
+        return total, most
     for t in range(m):
         own[N, t] = f32(0.0)
     for word in range(on.shape[2] - 1):
@@ -247,6 +203,7 @@ def _coincidences(line_on, i, line, on, tile, m, own):
         if line_word:
             for t in range(m):
                 own[N, t] += f32(np.int32(popcount(u32(on[tile, i, word, t] & line_word))))
+    return _tally(own, m)
 
 
 @exact
@@ -259,12 +216,18 @@ def _round_counts(k0, k1, is_random, length, line_p, on, tile, i, place, m, own)
 
 
 @fast
-def _tally(own, place, m, counts, moved):
+def _tally(own, m):
     """The sum and the largest of a sample's pulses at a line."""
     total, most = np.int32(0), np.int32(0)
     for t in range(m):
         n = np.int32(own[N, t])
         total, most = np.int32(total + n), max(most, n)
+    return total, most
+
+
+@fast
+def _note(own, place, m, counts, moved):
+    """Add a sample's pulses to what is kept of each crosspoint."""
     if counts.size:
         for t in range(m):
             counts[place[t]] += np.int64(own[N, t])
@@ -272,101 +235,119 @@ def _tally(own, place, m, counts, moved):
         for t in range(m):
             if own[N, t] > f32(0.0):
                 moved[place[t]] = 1
-    return total, most
 
 
-def _parts(params, k, m, own, side, sigma):
-    """What merging needs to know of up (side 0) or down pulses."""
-    zero, one, up = own.dtype.type(0.0), own.dtype.type(1.0), side == 0
+def _make_ready(ready, side, is_long, params, k, m, own, sigma):
+    """See to the parts of up (side 0) or down pulses; bits of ready: C, S and DW are there, and (4 <<) the rest."""
+    if not ready & (1 << side):
+        zero, one, up = own.dtype.type(0.0), own.dtype.type(1.0), side == 0
+        for t in range(m):
+            own[C + side, t], own[S + side, t] = step(zero, up, params, k, t), step(one, up, params, k, t)
+            own[DW + side, t] = params[k, 2 + side, t]
+        _difference(m, own, side)
+    if is_long and not ready & (4 << side):
+        _long_parts(m, own, side, sigma)
+    return ready | (1 << side) | (4 << side if is_long else 0)
+
+
+def _own_parts(is_long, params, k, m, own, sigma, is_back, on, tile, i):
+    """The parts of one sample, each lane's in its direction."""
+    zero, one, last = own.dtype.type(0.0), own.dtype.type(1.0), on.shape[2] - 1
     for t in range(m):
-        c = step(zero, up, params, k, t)
-        s = step(one, up, params, k, t) - c
-        shrink = inverse(s)
-        own[C + side, t], own[S + side, t], own[ONE + side, t] = c * shrink, s * shrink, one + s
-        own[H + side, t], own[MOST + side, t] = rate(s), longest(s * shrink, sigma)
+        up = is_back != (on[tile, i, last, t] == u32(2))
+        own[C + OWN, t], own[S + OWN, t] = step(zero, up, params, k, t), step(one, up, params, k, t)
+        own[DW + OWN, t] = where(up, params[k, 2, t], params[k, 3, t])
+    _difference(m, own, OWN)
+    if is_long:
+        _long_parts(m, own, OWN, sigma)
 
 
 @fast
-def _merged(weights, params, k, own, side, place, m, law, k0, k1, most):
-    """Trains of one direction at once, where the law allows; LEFT gets the pulses of the others; the most of those."""
-    c, s, one, h, longest_, is_single = C + side, S + side, ONE + side, H + side, MOST + side, most == 1
-    most = np.int32(0)
-    if is_single:
-        for t in range(m):
-            z, dw = own.dtype.type(quick_normal(k0, k1, place[t])), params[k, 2 + side, t]
-            weights[k, 0, t], left = _single(
-                weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[one, t], own[longest_, t], dw, params[k, 0, t],
-                params[k, 1, t], law, z,
-            )  # fmt: skip
-            own[LEFT, t] = left
-            most = max(most, np.int32(left))
-        return most
+def _difference(m, own, side):
+    """S, in a loop of its own: fused with products of the response it would be rounded in several ways."""
     for t in range(m):
-        z, dw = own.dtype.type(quick_normal(k0, k1, place[t])), params[k, 2 + side, t]
-        weights[k, 0, t], left = _train(
-            weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[one, t], own[h, t], own[longest_, t], dw,
-            params[k, 0, t], params[k, 1, t], law, z,
-        )  # fmt: skip
-        own[LEFT, t] = left
-        most = max(most, np.int32(left))
-    return most
+        own[S + side, t] -= own[C + side, t]
 
 
 @fast
-def _merged_mixed(weights, params, k, own, is_back, on, tile, i, place, m, law, k0, k1, most):
-    """`_merged` where each lane has a direction of its own."""
-    last, is_single, most = on.shape[2] - 1, most == 1, np.int32(0)
-    if is_single:
+def _long_parts(m, own, side, sigma):
+    """What the law of trains needs to know of steps C + S w."""
+    for t in range(m):
+        s = own[S + side, t]
+        v = inverse(s)
+        own[V + side, t], own[H + side, t], own[MOST + side, t] = v, rate(s), longest(s * v, sigma)
+
+
+@fast
+def _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
+    """One pulse, where there is one."""
+    c, s, dw, last = C + side, S + side, DW + side, on.shape[2] - 1
+    if side != BOTH:
         for t in range(m):
-            z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
-            c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-            one, longest_ = where(up, own[ONE, t], own[ONE + 1, t]), where(up, own[MOST, t], own[MOST + 1, t])
-            low, high, dw = params[k, 0, t], params[k, 1, t], where(up, params[k, 2, t], params[k, 3, t])
-            weights[k, 0, t], left = _single(
-                weights[k, 0, t], own[N, t], c, s, one, longest_, dw, low, high, law, z
+            w, z = weights[k, 0, t], own.dtype.type(quick_normal(k0, k1, place[t]))
+            after = _one(w, own[c, t], own[s, t], own[dw, t], params[k, 0, t], params[k, 1, t], law, z)
+            weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
+        return
+    for t in range(m):
+        w, z = weights[k, 0, t], own.dtype.type(quick_normal(k0, k1, place[t]))
+        up = is_back != (on[tile, i, last, t] == u32(2))
+        after = _one(
+            w, _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t), params[k, 0, t], params[k, 1, t], law, z
+        )
+        weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
+
+
+@fast
+def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
+    """Trains at once, where the law allows; LEFT gets the pulses of the others; the most of those."""
+    most, c, s, dw, h, v, long = np.int32(0), C + side, S + side, DW + side, H + side, V + side, MOST + side
+    if side != BOTH:
+        for t in range(m):
+            z = own.dtype.type(quick_normal(k0, k1, place[t]))
+            weights[k, 0, t], own[LEFT, t] = _train(
+                weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[dw, t], own[h, t], own[v, t], own[long, t],
+                params[k, 0, t], params[k, 1, t], law, z,
             )  # fmt: skip
-            own[LEFT, t] = left
-            most = max(most, np.int32(left))
+            most = max(most, np.int32(own[LEFT, t]))
         return most
+    last = on.shape[2] - 1
     for t in range(m):
         z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
-        c, s = where(up, own[C, t], own[C + 1, t]), where(up, own[S, t], own[S + 1, t])
-        one, longest_ = where(up, own[ONE, t], own[ONE + 1, t]), where(up, own[MOST, t], own[MOST + 1, t])
-        low, high, dw = params[k, 0, t], params[k, 1, t], where(up, params[k, 2, t], params[k, 3, t])
-        h = where(up, own[H, t], own[H + 1, t])
-        weights[k, 0, t], left = _train(weights[k, 0, t], own[N, t], c, s, one, h, longest_, dw, low, high, law, z)
-        own[LEFT, t] = left
-        most = max(most, np.int32(left))
+        weights[k, 0, t], own[LEFT, t] = _train(
+            weights[k, 0, t], own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t),
+            _of(up, own, H, t), _of(up, own, V, t), _of(up, own, MOST, t), params[k, 0, t], params[k, 1, t], law, z,
+        )  # fmt: skip
+        most = max(most, np.int32(own[LEFT, t]))
     return most
 
 
 @inline
-def _one(w, c, s, one, dw, low, high, law, z):
+def _of(up, own, row, t):
+    """The part of its direction."""
+    return where(up, own[row, t], own[row + 1, t])
+
+
+@inline
+def _one(w, c, s, dw, low, high, law, z):
     """The weight after one pulse."""
-    change = (c + s * w) * one
+    change = c + s * w
     return one_pulse(w, change, law[0] * (dw if law[1] else change), z, low, high)
 
 
 @inline
-def _single(w, n, c, s, one, longest_, dw, low, high, law, z):
-    """`_train` where there is one pulse at most."""
-    after, is_fine = _one(w, c, s, one, dw, low, high, law, z), n <= longest_
-    return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
-
-
-@inline
-def _train(w, n, c, s, one, h, longest_, dw, low, high, law, z):
+def _train(w, n, c, s, dw, h, v, longest_, low, high, law, z):
     """The weight after a train of n pulses, and the pulses that are still to be applied one by one."""
-    n_t = maximum(n, f32(1.0))
     if law[1]:
-        change, stray, spread = additive(w, n_t, c, s, h, dw, law[0], z)
+        change, stray, spread = additive(w, n, c, s, h, dw, law[0], z)
     else:
-        change, stray, spread = multiplicative(w, n_t, c, s, h, law[0], z)
-    is_fine = is_mergeable(w, change, spread, n_t, longest_, low, high)
+        change, stray, spread = multiplicative(w, n, c, s, h, v, law[0], z)
+    is_fine = is_mergeable(w, change, spread, n, longest_, low, high)
     after = minimum(maximum(w + (change + stray), low), high)
-    # One pulse as `_single` has it, whatever the longest train beside it.
-    after = after if n > f32(1.0) else _one(w, c, s, one, dw, low, high, law, z)
-    return after if is_fine & (n > f32(0.0)) else w, f32(0.0) if is_fine else n
+    one = _one(w, c, s, dw, low, high, law, z)
+    after = after if is_fine else w
+    return (after if n > f32(1.0) else (one if n > f32(0.0) else w)), (
+        n if (n > f32(1.0)) & (not is_fine) else f32(0.0)
+    )
 
 
 @fast

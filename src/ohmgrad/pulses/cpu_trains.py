@@ -42,28 +42,48 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
 
 
 @exact
-def is_by_row(x_on, d_on):
+def is_by_row(x_on, d_on, is_crossed):
     """Whether a mini-batch is taken row by row, or column by column, whose elements lie apart, or a page apart."""
     rows, columns = _firing(d_on), _firing(x_on)
-    return _cost(rows, columns, 6.0) <= _cost(columns, rows, 18.0 if x_on.shape[2] < 1024 else 32.0)
+    beside = 6.0 if is_most(columns[0], x_on.shape[2]) else 15.0
+    apart = 9.0 if is_crossed else (18.0 if x_on.shape[2] < 1024 else 32.0)
+    return _cost(rows, columns, x_on.shape[2], beside) <= _cost(columns, rows, d_on.shape[2], apart)
+
+
+@inline
+def is_most(m, n):
+    """Whether so many of n lanes take part that all of them do: these lie side by side."""
+    return 3 * m > 2 * n
 
 
 @exact
-def _cost(lines, lanes, load):
+def _cost(lines, lanes, n, load):
     """Cycles that a mini-batch costs line by line: to load crosspoints, and to send trains to 16 of them at a time."""
-    return lines[0] * (lanes[0] * load + 500.0) + lines[1] * ((lanes[0] + 15) // 16 * 65.0 + 200.0)
+    m = n if is_most(lanes[0], n) else lanes[0]
+    send = 82.0 if lanes[2] else 50.0
+    return lines[0] * (m * load + 500.0) + lines[1] * ((m + 15) // 16 * send + 200.0)
 
 
 @exact
 def _firing(on):
-    """How many lines fire in any sample, and in how many samples each does, in sum."""
-    lines, fires = 0, 0
-    for j in range(on.shape[2]):
-        before = fires
-        for i in range(on.shape[0]):
-            fires += 1 if is_firing(on, i, j) else 0
-        lines += 1 if fires > before else 0
-    return lines, fires
+    """How many lines fire in any sample, in how many samples each does, in sum, and whether both signs occur."""
+    n, n_words, fires, lines = on.shape[2], on.shape[1] - 1, 0, 0
+    now, ever, signs = np.empty(n, np.uint32), np.zeros(n, np.uint32), u32(0)
+    for i in range(on.shape[0]):
+        for j in range(n):
+            now[j] = on[i, 0, j]
+        for word in range(1, n_words):
+            for j in range(n):
+                now[j] |= on[i, word, j]
+        count = np.int32(0)
+        for j in range(n):
+            count += np.int32(1 if now[j] else 0)
+            ever[j] |= now[j]
+            signs |= on[i, n_words, j]
+        fires += count
+    for j in range(n):
+        lines += 1 if ever[j] else 0
+    return lines, fires, signs == u32(3)
 
 
 @inline
@@ -89,7 +109,7 @@ def lanes_of(on):
         m += 1 if is_on[j] else 0
         if m == n:
             break
-    if 3 * m <= 2 * n:
+    if not is_most(m, n):
         return lane[:m]
     for j in range(n):
         lane[j] = j

@@ -79,16 +79,19 @@ def _merge(w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key
     low, high, dw_up, dw_down = _planes(w, params)
     (c_up, s_up), (c_down, s_down) = _affine(device, params, w)
     c, s, sigma = torch.where(up, c_up, c_down), torch.where(up, s_up, s_down), device.dw_min_ctoc
-    inverse, m = merge.inverse(s), n.clamp(min=1).to(w.dtype)
-    z = random.quick_normal(*key, place).to(w.dtype)
-    given = w, m, c * inverse, s * inverse, merge.rate(s)
-    if device.ctoc == "multiplicative":
-        change, noise, spread = merge.multiplicative(*given, sigma, z)
+    v, m = merge.inverse(s), n.clamp(min=1).to(w.dtype)
+    z, dw = random.quick_normal(*key, place).to(w.dtype), torch.where(up, dw_up, dw_down)
+    is_multiplicative = device.ctoc == "multiplicative"
+    if is_multiplicative:
+        change, noise, spread = merge.multiplicative(w, m, c, s, merge.rate(s), v, sigma, z)
     else:
-        change, noise, spread = merge.additive(*given, torch.where(up, dw_up, dw_down), sigma, z)
-    is_merged = merge.is_mergeable(w, change, spread, m, merge.longest(s * inverse, sigma), low, high) & (n > 0)
-    w.copy_(torch.where(is_merged, torch.clamp(w + (change + noise), low, high), w))
-    return is_merged
+        change, noise, spread = merge.additive(w, m, c, s, merge.rate(s), dw, sigma, z)
+    is_merged = (n > 1) & merge.is_mergeable(w, change, spread, m, merge.longest(s * v, sigma), low, high)
+    one = c + s * w
+    single = merge.pulse(w, one, sigma * (one if is_multiplicative else dw), z, low, high)
+    after = torch.where(is_merged, torch.clamp(w + (change + noise), low, high), w)
+    w.copy_(torch.where(n == 1, single, after))
+    return is_merged | (n == 1)
 
 
 def _one_by_one(

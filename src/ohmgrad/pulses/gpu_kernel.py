@@ -99,19 +99,19 @@ def rows(
                 h, most = tl.where(up, up_part[2], down_part[2]), tl.where(up, up_part[3], down_part[3])
                 many = tl.maximum(n, 1).to(state.dtype)
                 z = _normal(k0, k1, number, state, IS_NOISY)
+                one = c + s * state
                 if IS_ADDITIVE:
                     change, noise, spread = additive(state, many, c, s, h, dw, sigma, z)
+                    single = one_pulse(state, one, sigma * dw, z, low, high)
                 else:
-                    change, noise, spread = multiplicative(state, many, c, s, h, sigma, z)
-                is_fine = is_mergeable(state, change, spread, many, most, low, high)
+                    change, noise, spread = multiplicative(state, many, c, s, h, inverse(s), sigma, z)
+                    single = one_pulse(state, one, sigma * one, z, low, high)
+                is_fine = (n < 2) | is_mergeable(state, change, spread, many, most, low, high)
                 settled = tl.minimum(tl.maximum(state + (change + noise), low), high)
-                state = tl.where(is_fine & (n > 0), settled, state)
+                state = tl.where(n == 1, single, tl.where(is_fine & (n > 1), settled, state))
                 left = tl.where(is_fine, 0, n)
             n_left = tl.max(left)
             if n_left > 0:
-                if IS_MERGED:  # back from c and s over 1 + S
-                    grown = 1.0 / (1.0 - s)
-                    c, s = c * grown, s * grown
                 for k in range(n_left):
                     if IS_AFFINE:
                         step = c + s * state
@@ -163,16 +163,14 @@ def _affine(
     sigma,
     IS_MERGED: tl.constexpr,
 ):
-    """(C, S) of one direction's steps; for merging over 1 + S, with their `rate` and the `longest` train."""
+    """(C, S) of one direction's steps; for merging with their `rate` and the `longest` train."""
     zero, one = tl.zeros_like(dw), tl.zeros_like(dw) + 1.0
     up = one > 0.0 if IS_UP else one < 0.0
     c = _step(RESPONSE, zero, up, dw, first, last, HAS_STEP)
     s = _step(RESPONSE, one, up, dw, first, last, HAS_STEP) - c
     part = c, s, c, s
     if IS_MERGED:
-        # One pulse may lead to its fixed point, S = -1: never merged, but C and S must come back from finite numbers.
-        share = tl.minimum(inverse(s), 1.0e12)
-        part = c * share, s * share, rate(s), longest(s * share, sigma)
+        part = c, s, rate(s), longest(s * inverse(s), sigma)
     return part
 
 
