@@ -173,12 +173,10 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        x, d = x if x.dim() > 1 else x[None], d if d.dim() > 1 else d[None]
-        if isinstance(self.update, PulsedUpdate):  # the short way, for small crossbars
-            self._check_outer(x, d)
-            self._pulse(x, d, op.finite(lr))
-        else:
-            self.write(Outer(d, x), lr)
+        if torch.compiler.is_compiling() or self._accepted != (x.shape, d.shape, x.dtype, d.dtype, x.device, d.device):
+            self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
+        else:  # the short way, for small crossbars
+            self._send(x, d, op.finite_number(lr), x.shape[-2])
 
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""
@@ -247,21 +245,26 @@ class Crossbar(nn.Module):
 
     def _pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """Pulse trains."""
+        if torch.compiler.is_compiling():
+            moved = torch.zeros_like(self.weight, dtype=torch.uint8) if self.device_model.write_noise else None
+            self._pulse_in_graph(x.detach(), d.detach(), lr, moved)
+            if moved is not None:
+                self._show(moved.bool())
+        else:
+            self._send(x, d, lr, x.shape[-2])
+
+    def _send(self, x: Tensor, d: Tensor, lr: float, batch: int) -> None:
+        """`_pulse` outside graphs."""
         has_noise = self.device_model.write_noise > 0.0
         state: Any = self._buffers["persistent" if has_noise else "weight"]  # half the time of an attribute
-        if x.requires_grad or d.requires_grad:
-            x, d = x.detach(), d.detach()
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
-        if torch.compiler.is_compiling():
-            self._pulse_in_graph(x, d, lr, moved)
-        else:
-            if x.is_neg() or d.is_neg():
-                x, d = x.resolve_neg(), d.resolve_neg()
-            bound_to, apply = self._applier
-            if bound_to is not state:
-                apply = self._new_applier()
-                self._applier = (state, apply)
-            apply(x.contiguous(), d.contiguous(), lr, self._buffers["pulse_counts"], moved)
+        if x.is_neg() or d.is_neg():
+            x, d = x.resolve_neg(), d.resolve_neg()
+        bound_to, apply = self._applier
+        if bound_to is not state:
+            apply = self._new_applier()
+            self._applier = (state, apply)
+        apply(x.contiguous(), d.contiguous(), lr, batch, self._buffers["pulse_counts"], moved)
         if moved is not None:
             self._show(moved.bool())
 

@@ -42,12 +42,11 @@ inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 fast = njit(**FAST)
 STRIP = cpu_strips.STRIP
-# Rows of `own`, over the lanes of one line. Of up pulses, down pulses and those of one sample, in turn: C and S, the
-# mean step, rate and inverse, the most pulses that merge. Then a sample's pulses, and those that are left. Of lanes
-# that take theirs one by one: weight, pulses, whether these go up.
-C, S, DW, H, V, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 3, 6, 9, 12, 15, 18, 19, 20, 21, 22, 23
-OWN, BOTH = 2, 3  # the side of a sample whose lanes go up and down: with parts of its own, or those of both
-FEW_SAMPLES = 3  # fewer than these at a line make their parts themselves
+# Rows of `own`, over the lanes of one line. Of up pulses and, in the next row, of down pulses: C and S, the mean step,
+# rate and inverse, the most pulses that merge. Then a sample's pulses, and those that are left. Of lanes that take
+# theirs one by one: weight, pulses, whether these go up.
+C, S, DW, H, V, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17
+BOTH = 2  # the side of a sample whose lanes go up and down
 
 
 # The family's own, which `cpu.kernel_of` puts into the templates: step(w, up, params, k, t), the signed change by one
@@ -128,7 +127,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
                     for t in range(m):
                         place[t] = u32((top + k) * to_line) + at[t]
                     total += _line(
-                        top + k, k, tile, m, n_firing[k], options[0], length, line_on, on, sign, lr < 0.0, law, keys,
+                        top + k, k, tile, m, options[0], length, line_on, on, sign, lr < 0.0, law, keys,
                         cycle, place, weights, params, own, few_params, hit, counts, moved,
                     )  # fmt: skip
             cpu_strips.store(weights, top, to_line, n_lines, n_firing, at, m, stage, w)
@@ -136,7 +135,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
 
 
 def _line(
-    line, k, tile, m, n_firing, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
+    line, k, tile, m, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
     weights, params, own, few_params, hit, counts, moved,
 ):  # fmt: skip
     """All samples at the m lanes of a line, whose weights and parameters stand in row k of theirs; the pulses."""
@@ -160,9 +159,6 @@ def _line(
             if sign[tile, i]:
                 side = 0 if is_line_back == (sign[tile, i] > 0) else 1
                 ready = _make_ready(ready, side, most > 1, params, k, m, own, law[0])
-            elif n_firing < FEW_SAMPLES:
-                side = OWN
-                _own_parts(most > 1, params, k, m, own, law[0], is_line_back, on, tile, i)
             else:
                 side = BOTH
                 for one in range(2):
@@ -248,18 +244,6 @@ def _make_ready(ready, side, is_long, params, k, m, own, sigma):
     if is_long and not ready & (4 << side):
         _long_parts(m, own, side, sigma)
     return ready | (1 << side) | (4 << side if is_long else 0)
-
-
-def _own_parts(is_long, params, k, m, own, sigma, is_back, on, tile, i):
-    """The parts of one sample, each lane's in its direction."""
-    zero, one, last = own.dtype.type(0.0), own.dtype.type(1.0), on.shape[2] - 1
-    for t in range(m):
-        up = is_back != (on[tile, i, last, t] == u32(2))
-        own[C + OWN, t], own[S + OWN, t] = step(zero, up, params, k, t), step(one, up, params, k, t)
-        own[DW + OWN, t] = where(up, params[k, 2, t], params[k, 3, t])
-    _difference(m, own, OWN)
-    if is_long:
-        _long_parts(m, own, OWN, sigma)
 
 
 @fast

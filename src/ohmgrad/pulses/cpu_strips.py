@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ohmgrad.pulses.cpu_trains import is_firing, u32
+from ohmgrad.pulses.cpu_trains import inline, is_firing, u32
 from ohmgrad.pulses.numba_target import FAST, njit
 
 fast = njit(**FAST)
+u64 = np.uint64  # the index that is not asked whether it is negative
 STRIP, TILE = 16, 1024  # lines and lanes whose planes are loaded together
 
 
@@ -49,45 +50,49 @@ def load(plane, top, to_line, n_lines, n_firing, at, m, stage, out, row):
     """Some lines of a plane, or its one number, into out[:, row]; at: the lanes' places in a line."""
     if plane.size > 1 and to_line == 1:  # columns, of which a cache line holds some: each is fetched once
         for t in range(m):
-            near = plane[top + at[t] :]
+            start = u64(top) + u64(at[t])
             for k in range(n_lines):
-                stage[t, k] = near[k]
+                stage[t, k] = plane[start + u64(k)]
     for k in range(n_lines):
+        start = u64((top + k) * to_line)
         if plane.size == 1:
             for t in range(m):
                 out[k, row, t] = plane[0]
         elif n_firing[k] and to_line == 1:
             for t in range(m):
                 out[k, row, t] = stage[t, k]
-        elif n_firing[k] and at[m - 1] - at[0] == u32(m - 1):
-            near = plane[(top + k) * to_line + at[0] :]
+        elif n_firing[k] and is_dense(at, m):
+            start += u64(at[0])
             for t in range(m):
-                out[k, row, t] = near[t]
+                out[k, row, t] = plane[start + u64(t)]
         elif n_firing[k]:
-            near = plane[(top + k) * to_line :]
             for t in range(m):
-                out[k, row, t] = near[at[t]]
+                out[k, row, t] = plane[start + u64(at[t])]
 
 
 @fast
 def store(weights, top, to_line, n_lines, n_firing, at, m, stage, w):
     """The way back of `load`; stage: as that left it."""
-    if to_line == 1:
-        for k in range(n_lines):
-            if n_firing[k]:
-                for t in range(m):
-                    stage[t, k] = weights[k, 0, t]
-        for t in range(m):
-            near = w[top + at[t] :]
-            for k in range(n_lines):
-                near[k] = stage[t, k]
-        return
     for k in range(n_lines):
-        near = w[(top + k) * to_line :]
-        if n_firing[k] and at[m - 1] - at[0] == u32(m - 1):
-            near = near[at[0] :]
+        start = u64((top + k) * to_line)
+        if n_firing[k] and to_line == 1:
             for t in range(m):
-                near[t] = weights[k, 0, t]
+                stage[t, k] = weights[k, 0, t]
+        elif n_firing[k] and is_dense(at, m):
+            start += u64(at[0])
+            for t in range(m):
+                w[start + u64(t)] = weights[k, 0, t]
         elif n_firing[k]:
             for t in range(m):
-                near[at[t]] = weights[k, 0, t]
+                w[start + u64(at[t])] = weights[k, 0, t]
+    if to_line == 1:
+        for t in range(m):
+            start = u64(top) + u64(at[t])
+            for k in range(n_lines):
+                w[start + u64(k)] = stage[t, k]
+
+
+@inline
+def is_dense(at, m):
+    """Whether lanes lie side by side."""
+    return at[m - 1] - at[0] == u32(m - 1)

@@ -44,6 +44,8 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
 @exact
 def is_by_row(x_on, d_on, is_crossed):
     """Whether a mini-batch is taken row by row, or column by column, whose elements lie apart, or a page apart."""
+    if d_on.shape[2] < 16:
+        return True  # columns would fill no register
     rows, columns = _firing(d_on), _firing(x_on)
     beside = 6.0 if is_most(columns[0], x_on.shape[2]) else 15.0
     apart = 9.0 if is_crossed else (18.0 if x_on.shape[2] < 1024 else 32.0)

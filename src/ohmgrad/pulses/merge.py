@@ -37,7 +37,7 @@ def rate(s):
 def longest(s, sigma):
     """The most pulses that may be merged, far from the bounds; s is over 1 + S."""
     r = 1.0 / maximum(absolute(s), 1e-30)
-    return r * minimum(0.2, 0.0025 * r / maximum(sigma * sigma, 1e-30))
+    return r * minimum(0.2, 0.0025 / maximum(sigma * sigma, 1e-30) * r)
 
 
 def growth(y):
