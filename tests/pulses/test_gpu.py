@@ -61,7 +61,7 @@ def assert_agree(model: Device, x: torch.Tensor, d: torch.Tensor, lr: float = 0.
     launch = gpu.launcher(model, params, update, 7, w)
     total = 0.0
     for part, cycle in ((slice(0, 1), CYCLE), (slice(1, None), CYCLE + 1)):
-        total += float(launch(x[part], d[part], lr, torch.tensor(cycle, device=HOME), counts, None))
+        total += float(launch(x[part], d[part], lr, len(x[part]), torch.tensor(cycle, device=HOME), counts, None))
         given = {"device": model, "params": params, "settings": update, "seed": 7, "cycle": cycle}
         expected += eager.pulse(v, x[part], d[part], lr, **given)
     assert torch.equal(counts, expected) and total == int(expected.sum()) >= least
@@ -156,14 +156,14 @@ def test_nothing_to_do_and_what_is_not_finite():
     w = torch.zeros(2, 3, device=HOME)
     launch = gpu.launcher(SoftBounds(), SoftBounds().nominal(), PulsedUpdate(), 0, w)
     for zero in (
-        launch(0.0 * x, d, 0.1, 0, None, None),
-        launch(x, d, 0.0, 0, None, None),
-        launch(x[:0], d[:0], 0.1, 0, None, None),
+        launch(0.0 * x, d, 0.1, len(x), 0, None, None),
+        launch(x, d, 0.0, len(x), 0, None, None),
+        launch(x[:0], d[:0], 0.1, 0, 0, None, None),
     ):
         assert zero == 0.0 and not w.any()
     for bad in (math.nan, math.inf, -math.inf):
-        assert launch(torch.full_like(x, bad), d, 0.1, 0, None, None).isnan() and not w.any()
-        assert launch(x, torch.full_like(d, bad), 0.1, 0, None, None).isnan() and not w.any()
+        assert launch(torch.full_like(x, bad), d, 0.1, len(x), 0, None, None).isnan() and not w.any()
+        assert launch(x, torch.full_like(d, bad), 0.1, len(x), 0, None, None).isnan() and not w.any()
 
 
 def gpu_crossbar(monkeypatch, **settings) -> Crossbar:
@@ -229,10 +229,10 @@ def test_a_cuda_graph_replays_with_a_new_lr_and_cycle():
     params = {k: torch.as_tensor(v).to(HOME) for k, v in draw(model, torch.tensor(3), (5, 9), x.dtype).items()}
     launch = gpu.launcher(model, params, settings, 7, w)
     lr, cycle = torch.zeros((), dtype=torch.float64, device=HOME), torch.zeros((), dtype=torch.int64, device=HOME)
-    launch(x, d, lr, cycle, None, None)  # compiles
+    launch(x, d, lr, len(x), cycle, None, None)  # compiles
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        launch(x, d, lr, cycle, None, None)
+        launch(x, d, lr, len(x), cycle, None, None)
         cycle += len(x)
     v = w.clone()
     for i, step in enumerate((0.1, -0.05)):

@@ -67,7 +67,7 @@ def compile_for(device: Device, dtype: torch.dtype, **settings) -> None:
 
     w, x, d = torch.zeros(256, 784, dtype=dtype), torch.zeros(64, 784, dtype=dtype), torch.zeros(64, 256, dtype=dtype)
     launch = gpu.launcher(device, draw(device, torch.tensor(0), (256, 784), dtype), PulsedUpdate(**settings), 0, w)
-    launch(x, d, 0.1, 0, None, None)
+    launch(x, d, 0.1, len(x), 0, None, None)
 
 
 def usage(kernel, folder: Path) -> dict[str, int]:

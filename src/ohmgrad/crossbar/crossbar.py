@@ -173,10 +173,11 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        if torch.compiler.is_compiling() or self._accepted != (x.shape, d.shape, x.dtype, d.dtype, x.device, d.device):
+        shape = x.shape
+        if torch.compiler.is_compiling() or self._accepted != (shape, d.shape, x.dtype, d.dtype, x.device, d.device):
             self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
         else:  # the short way, for small crossbars
-            self._send(x, d, op.finite_number(lr), x.shape[-2])
+            self._send(x, d, op.finite_number(lr), shape[-2])
 
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""

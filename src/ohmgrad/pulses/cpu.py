@@ -38,7 +38,7 @@ SLAB = 1 << 24
 CROSSED = 1 << 20
 
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
-Launch = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int]
+Launch = Callable[[Tensor, Tensor, float, int, int, Tensor | None, Tensor | None], int]
 
 
 def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor) -> Launch:
@@ -49,13 +49,14 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         w: the weight, (out, in), contiguous.
 
     Returns:
-        launch(x, d, lr, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype; counts,
-        (out, in) int64 or None, is added to; moved, (out, in) uint8 or None, is set where pulses arrived.
+        launch(x, d, lr, batch, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype;
+        counts, (out, in) int64 or None, is added to; moved, (out, in) uint8 or None, is set where pulses arrived.
     """
     names = (*PLANES, *type(device).own_parameters())
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
     streams = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
     keys = np.array([random.root(seed, s) for s in streams], np.uint32)
+    numbers = np.array([device.granularity, settings.resolution])
     sigma = np.array([device.dw_min_ctoc], planes[0].dtype)
     n_out, n_in = w.shape
     is_merged, is_crossed, n_devices = settings.merge and device.is_affine, w.numel() <= CROSSED, w.numel()
@@ -64,23 +65,23 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     options = np.array([
         TRAINS.index(settings.train), settings.bit_length, settings.update_management, settings.bit_length_management,
         settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out, ALONG, is_crossed,
-        w.data_ptr(), *chain(*places),
+        numbers.ctypes.data, keys.ctypes.data, w.data_ptr(), *chain(*places),
     ], np.int64)  # fmt: skip
-    numbers = np.array([device.granularity, settings.resolution])
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
-    given = options, numbers, sigma, keys
+    given = options.ctypes.data, options.size, sigma
     # What `kernel_of` calls once it has looked at the types of all arguments, which here are always these.
     kernel = kernel_of(type(device)).compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, 0, 0, *given)))
 
-    def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
-        batch = x.shape[0]
+    def launch(
+        x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
+    ) -> int:
         if not batch or not settings.bit_length:
             return 0
         if batch > slab:
             need_finite(x, d)  # before anything is written
             parts = zip(x.split(slab), d.split(slab), range(cycle, cycle + batch, slab), strict=True)
-            return sum(launch(x_, d_, lr, cycle_, counts, moved) for x_, d_, cycle_ in parts)
+            return sum(launch(x_, d_, lr, len(x_), cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
         call = (x.data_ptr(), d.data_ptr(), batch, lr, cycle, *into, *given)
         if batch * n_devices <= SMALL or (n_threads := torch.get_num_threads()) == 1:
@@ -94,7 +95,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             need_finite(x, d)
         return n
 
-    launch.held = w, planes, crossed  # type: ignore[attr-defined]  # what the addresses in `options` point to
+    launch.held = w, planes, crossed, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
     return launch
 
 

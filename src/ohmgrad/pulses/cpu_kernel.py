@@ -55,7 +55,7 @@ step: Any = None
 IS_AFFINE: Any = None
 
 
-COUNTS, MOVED = np.empty(0, np.int64), np.empty(0, np.uint8)
+COUNTS, MOVED, NUMBERS, KEYS = (np.empty(0, t) for t in (np.int64, np.uint8, np.float64, np.uint32))  # dtypes
 
 
 @njit(inline="always")
@@ -64,32 +64,28 @@ def _at(address, size, like):
     return matrix_at(address, 1, size, like)[0]
 
 
-def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, options, numbers, sigma, keys):
+def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, options_at, n_options, sigma):
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or -1 for NaN or inf.
 
     x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. counts_at, moved_at: addresses as w, or 0, of
-    int64 to which pulses are added and of uint8 set where pulses arrived. numbers, keys: see `prepare`, and the base
-    keys of pulses and of counts. sigma: noise, (1,) of w's dtype. options: see `prepare`; options[5:]: whether noise is
-    additive, whether pulses may merge, in, out, which way to go (`cpu.ALONG`), whether there are crossed planes, the
-    address of w, then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else
-    the response takes, each (out, in), crossed (in, out), or one number. Of several threads each makes the trains and
-    takes a share.
+    int64 to which pulses are added and of uint8 set where pulses arrived. sigma: noise, (1,) of w's dtype. options_at:
+    address of int64: first those of `prepare`, from 5 on whether noise is additive, whether pulses may merge, in, out,
+    which way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers and keys (of `prepare`,
+    then the base keys of pulses and counts) and of w; then address, address when crossed, and size of each plane:
+    w_min, w_max, dw_up, dw_down and what else the response takes, each (out, in), crossed (in, out), or one number. Of
+    several threads each makes the trains and takes a share.
     """
-    n_in, n_out = options[7], options[8]
-    x, d, w = (
-        matrix_at(x_at, batch, n_in, sigma),
-        matrix_at(d_at, batch, n_out, sigma),
-        _at(options[11], n_in * n_out, sigma),
-    )
-    counts, moved = (
-        _at(counts_at, n_in * n_out if counts_at else 0, COUNTS),
-        _at(moved_at, n_in * n_out if moved_at else 0, MOVED),
-    )
+    options = _at(options_at, n_options, COUNTS)
+    numbers, keys = _at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
+    n_in, n_out, n_all = options[7], options[8], options[7] * options[8]
+    x, d = matrix_at(x_at, batch, n_in, sigma), matrix_at(d_at, batch, n_out, sigma)
+    w, counts = _at(options[13], n_all, sigma), _at(counts_at, n_all if counts_at else 0, COUNTS)
+    moved = _at(moved_at, n_all if moved_at else 0, MOVED)
     law = (sigma[0], options[5] != 0, options[6] != 0)
     length, x_on, d_on, is_finite = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
     if not is_finite:
         return np.int64(-1)
-    n_planes, total = (options.size - 12) // 3, np.int64(0)
+    n_planes, total = (n_options - 14) // 3, np.int64(0)
     by_row = options[9] == 1 if options[9] else cpu_trains.is_by_row(x_on, d_on, options[10] != 0)
     is_crossed = not by_row and options[10] != 0  # along a column, the elements of a crossed plane are neighbours
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
@@ -118,7 +114,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
                 at[t] = lane[tile * size + t] * u32(to_lane)
             near, to_next = (lane[tile * size : tile * size + m], n_out) if is_crossed else (at[:m], to_line)
             for k in range(n_planes):
-                where_ = 12 + 3 * k
+                where_ = 14 + 3 * k
                 plane = _at(options[where_ + 1 if is_crossed else where_], options[where_ + 2], sigma)
                 cpu_strips.load(plane, top, to_next, n_lines, n_firing, near, m, stage, params, k)
             cpu_strips.load(w, top, to_line, n_lines, n_firing, at, m, stage, weights, 0)

@@ -16,11 +16,13 @@ from ohmgrad.pulses.train import counts, places, trains
 
 def launcher(
     device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor
-) -> Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], int]:
+) -> Callable[[Tensor, Tensor, float, int, int, Tensor | None, Tensor | None], int]:
     """`pulse` with all that does not change from call to call; as `cpu.launcher`."""
 
     @torch.no_grad()
-    def launch(x: Tensor, d: Tensor, lr: float, cycle: int, counts: Tensor | None, moved: Tensor | None) -> int:
+    def launch(
+        x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
+    ) -> int:
         need_finite(x, d)
         n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=int(cycle))
         if counts is not None:

@@ -42,8 +42,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         w: the weight, (out, in), contiguous.
 
     Returns:
-        launch(x, d, lr, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype; counts,
-        (out, in) int64 or None, is added to; moved, uint8 or None, is set where pulses arrived. lr (float64) and cycle
+        launch(x, d, lr, batch, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype;
+        counts, (out, in) int64 or None, is added to; moved, uint8 or None, is set where pulses arrived. lr (float64),
+        cycle
         (int64) may be tensors without dimensions on the GPU: then a CUDA graph reads them anew at each replay. pulses
         is such a tensor too, float64; NaN where x or d held NaN or infinity in a sample, which is then left out.
     """
@@ -64,11 +65,11 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         x: Tensor,
         d: Tensor,
         lr: float | Tensor,
+        batch: int,
         cycle: int | Tensor,
         counts: Tensor | None,
         moved: Tensor | None,
     ) -> Tensor:
-        batch = len(x)
         pulses = torch.zeros((), dtype=torch.float64, device=home)
         if not batch or not settings.bit_length:
             return pulses

@@ -15,8 +15,8 @@ from ohmgrad.devices.base import Device, Params
 from ohmgrad.pulses import cpu, eager
 from ohmgrad.pulses.settings import PulsedUpdate
 
-# apply(x, d, lr, cycle, counts, moved) -> pulses, for one replica.
-Launch = Callable[[Tensor, Tensor, float, Any, Tensor | None, Tensor | None], int | Tensor]  # Any: int | Tensor
+# launch(x, d, lr, batch, cycle, counts, moved) -> pulses, for one replica; Any: int | Tensor.
+Launch = Callable[[Tensor, Tensor, float, int, Any, Tensor | None, Tensor | None], int | Tensor]
 # The same for a crossbar, which counts its cycles and pulses itself; after lr the batch.
 Apply = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], None]
 
@@ -49,7 +49,7 @@ def applier(
     only = launches[0]
 
     def apply_one(x: Tensor, d: Tensor, lr: float, batch: int, counts: Tensor | None, moved: Tensor | None) -> None:
-        sent[0] += only(x, d, lr, past[0], counts, moved)
+        sent[0] += only(x, d, lr, batch, past[0], counts, moved)
         past[0] += batch
 
     def apply(x: Tensor, d: Tensor, lr: float, batch: int, counts: Tensor | None, moved: Tensor | None) -> None:
@@ -59,7 +59,7 @@ def applier(
         for r, launch in enumerate(launches):
             x_r, d_r = (t if t.dim() == 2 else t.reshape(shape[0], *t.shape[-2:])[r] for t in (x, d))
             counts_r, moved_r = (None if t is None else t.view(shape)[r] for t in (counts, moved))
-            sent[r] += launch(x_r, d_r, lr, cycle, counts_r, moved_r)
+            sent[r] += launch(x_r, d_r, lr, batch, cycle, counts_r, moved_r)
         past[0] += batch
 
     return apply_one if w.dim() == 2 else apply
