@@ -73,17 +73,20 @@ def assert_same_bits(bars: list[Crossbar]) -> None:
         assert not different and first["pulses"].min() > 0
 
 
-def is_cheaper_by_row(x: torch.Tensor, d: torch.Tensor, lr: float = 0.02) -> bool:
+WAYS = (cpu_trains.BY_ROWS, cpu_trains.BY_COLUMNS, cpu_trains.BY_HITS)
+
+
+def way_of(x: torch.Tensor, d: torch.Tensor, lr: float = 0.02) -> int:
     """Which way a mini-batch of `pulsed` goes."""
     options, numbers = np.array([cpu_trains.STOCHASTIC, 31, 1, 1, 0]), np.array([5e-3, 0.0])
     keys = np.array([random.root(4, s) for s in (random.Stream.X_BITS, random.Stream.D_BITS)], np.uint32)
-    _, x_on, d_on, _ = cpu_trains.prepare(x.numpy(), d.numpy(), lr, options, numbers, keys, 0)
-    return cpu_trains.is_by_row(x_on, d_on, True)
+    length, x_on, d_on, _ = cpu_trains.prepare(x.numpy(), d.numpy(), lr, options, numbers, keys, 0)
+    return cpu_trains.cheapest_way(x_on, d_on, length, cpu_trains.STOCHASTIC, True)
 
 
-def force(monkeypatch, by_row: bool) -> None:
-    """Row by row or column by column, whatever it costs."""
-    monkeypatch.setattr(cpu, "ALONG", 1 if by_row else 2)
+def force(monkeypatch, way: int) -> None:
+    """One way, whatever it costs."""
+    monkeypatch.setattr(cpu, "ALONG", way)
 
 
 class TestAgainstEager:
@@ -149,12 +152,12 @@ class TestAgainstEager:
         x, d = (t.reshape(2, 3, -1) for t in lines(6, 12, 8, sparse_x=0.3, sparse_d=0.3))
         assert_agrees(device(ConstantStep, write_noise=write_noise), x, d)
 
-    @pytest.mark.parametrize("by_row", [True, False])
-    def test_write_noise_shows_in_the_same_places(self, by_row):
-        x, d = lines(1, 30, 40, sparse_x=0.8 * (not by_row), sparse_d=0.8 * by_row)
+    @pytest.mark.parametrize("way", WAYS)
+    def test_write_noise_shows_in_the_same_places(self, way, monkeypatch):
+        force(monkeypatch, way)
+        x, d = lines(1, 30, 40, sparse_x=0.8)
         bar = assert_agrees(device(SoftBounds, write_noise=5.0), x, d, least=10)
         assert torch.equal(bar.weight != bar.persistent, bar.pulse_counts > 0)
-        assert is_cheaper_by_row(x, d) == by_row
 
     def test_memory_layouts(self):
         (x, d), model = lines(6, 17, 40), device(SoftBounds)
@@ -163,19 +166,18 @@ class TestAgainstEager:
         assert_agrees(model, x[:1].expand(4, -1).abs(), d[:1].expand(4, -1))
 
 
-class TestDirections:
-    """Row by row or column by column, in tiles and strips: the same bits."""
+class TestWays:
+    """Row by row, column by column, in tiles and strips, or at the crosspoints of pulses alone: the same bits."""
 
-    @pytest.mark.parametrize(("shape", "sparse_x", "sparse_d", "by_row"), [
-        ((30, 300), 0.0, 0.0, True),
-        ((300, 30), 0.0, 0.9, True),
-        ((100, 100), 0.95, 0.0, False),
-        ((40, 200), 0.97, 0.2, False),
+    @pytest.mark.parametrize(("shape", "batch", "sparse_x", "lr", "way"), [
+        ((30, 300), 3, 0.0, 0.02, cpu_trains.BY_ROWS),
+        ((200, 100), 40, 0.9, 0.1, cpu_trains.BY_COLUMNS),
+        ((100, 100), 3, 0.9, 2e-3, cpu_trains.BY_HITS),
     ])  # fmt: skip
-    def test_the_cheaper_one(self, shape, sparse_x, sparse_d, by_row):
-        x, d = lines(3, shape[1], shape[0], sparse_x=sparse_x, sparse_d=sparse_d)
-        assert_agrees(device(SoftBounds), x, d)
-        assert is_cheaper_by_row(x, d) == by_row
+    def test_the_cheapest_one(self, shape, batch, sparse_x, lr, way):
+        x, d = lines(batch, shape[1], shape[0], sparse_x=sparse_x)
+        assert_agrees(device(SoftBounds), x, d, lr)
+        assert way_of(x, d, lr) == way
 
     @pytest.mark.parametrize("family", FAMILIES)
     @pytest.mark.parametrize("shape", [(21, 2100), (2100, 21), (70, 70)])
@@ -186,8 +188,8 @@ class TestDirections:
         x[1], d[2] = x[1].abs(), -d[2].abs()
         for ctoc, merge, lr in (("multiplicative", True, 2e-3), ("additive", True, 8e-3), ("additive", False, 2e-3)):
             bars = []
-            for by_row in (True, False):
-                force(monkeypatch, by_row)
+            for way in WAYS:
+                force(monkeypatch, way)
                 model = device(family, ctoc=ctoc, write_noise=1.0)
                 bars.append(pulsed(model, x, d, lr, merge=merge))
             assert_same_bits(bars)
@@ -196,16 +198,24 @@ class TestDirections:
     def test_the_same_bits_of_other_trains(self, train, monkeypatch):
         x, d = lines(3, 33, 1100, sparse_x=0.5)
         bars = []
-        for by_row in (True, False):
-            force(monkeypatch, by_row)
+        for way in WAYS[:2]:
+            force(monkeypatch, way)
             bars.append(pulsed(device(SoftBounds), x, d, train=train, resolution=0.01, stochastic_rounding=True))
         assert_same_bits(bars)
 
-    @pytest.mark.parametrize("by_row", [True, False])
+    def test_columns_without_crossed_parameters(self, monkeypatch):
+        x, d = lines(3, 40, 300, sparse_x=0.5)
+        force(monkeypatch, cpu_trains.BY_COLUMNS)
+        crossed = pulsed(device(SoftBounds), x, d)
+        monkeypatch.setattr(cpu, "CROSSED", 0)
+        assert_same_bits([crossed, pulsed(device(SoftBounds), x, d)])
+
+    @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("write_noise", [0.0, 1.0])
-    def test_any_number_of_threads(self, by_row, write_noise, monkeypatch):
+    def test_any_number_of_threads(self, way, write_noise, monkeypatch):
         monkeypatch.setattr(cpu, "SMALL", 1)
-        x, d = lines(16, 210, 150, sparse_x=0.0 if by_row else 0.9)
+        force(monkeypatch, way)
+        x, d = lines(16, 210, 150, sparse_x=0.5)
         before, bars = torch.get_num_threads(), []
         try:
             for threads in (1, 2, 4):
@@ -214,7 +224,6 @@ class TestDirections:
         finally:
             torch.set_num_threads(before)
         assert_same_bits(bars)
-        assert is_cheaper_by_row(x, d) == by_row
 
     @pytest.mark.parametrize("parts_of", [1, 2, 5])
     @pytest.mark.parametrize("sparse", [0.0, 0.9])

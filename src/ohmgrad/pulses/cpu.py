@@ -29,7 +29,7 @@ from ohmgrad.vocabulary import fingerprint, retarget
 
 # Crosspoint-samples below which a second thread costs more than it brings: to wake it takes 0.1 ms.
 SMALL = 1_000_000
-# Along which lines a mini-batch is taken: 1 rows, 2 columns, 0 whichever costs less (`cpu_trains.is_by_row`).
+# The way of every mini-batch, of `cpu_trains`; 0 for the cheapest.
 ALONG = 0
 # Most 32-bit words of line bits that are made at a time, by each thread.
 SLAB = 1 << 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ohmgrad import random
-from ohmgrad.pulses.numba_target import INLINE, NUMBA, njit
+from ohmgrad.pulses.numba_target import INLINE, NUMBA, njit, popcount
 from ohmgrad.pulses.settings import TRAINS
 from ohmgrad.pulses.train import HUGE
 from ohmgrad.vocabulary import retarget
@@ -15,6 +15,7 @@ inline = njit(**INLINE)
 # No fused products where pulses are counted: counts are the same everywhere.
 exact = njit(error_model="numpy")
 f32, u32 = np.float32, np.uint32
+BY_ROWS, BY_COLUMNS, BY_HITS = 1, 2, 3  # ways to take a mini-batch to the crosspoints
 STOCHASTIC, MEAN_COUNT = (TRAINS.index(train) for train in ("stochastic", "mean-count"))
 
 
@@ -42,14 +43,41 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
 
 
 @exact
-def is_by_row(x_on, d_on, is_crossed):
-    """Whether a mini-batch is taken row by row, or column by column, whose elements lie apart, or a page apart."""
-    if d_on.shape[2] < 16:
-        return True  # columns would fill no register
+def cheapest_way(x_on, d_on, length, kind, is_crossed):
+    """Whether a mini-batch is taken by rows, by columns, whose elements lie apart, or by the crosspoints of pulses."""
+    n_in, n_out = x_on.shape[2], d_on.shape[2]
     rows, columns = _firing(d_on), _firing(x_on)
-    beside = 6.0 if is_most(columns[0], x_on.shape[2]) else 15.0
-    apart = 9.0 if is_crossed else (18.0 if x_on.shape[2] < 1024 else 32.0)
-    return _cost(rows, columns, x_on.shape[2], beside) <= _cost(columns, rows, d_on.shape[2], apart)
+    beside = 6.0 if is_most(columns[0], n_in) else 15.0
+    apart = 9.0 if is_crossed else (18.0 if n_in < 1024 else 32.0)
+    by_rows, by_columns = _cost(rows, columns, n_in, beside), _cost(columns, rows, n_out, apart)
+    by_columns += min((n_in + 15) // 16, columns[0]) * n_out * 20.0  # weights come in cache lines of 16 columns
+    is_simple = kind == STOCHASTIC and x_on.shape[1] == 2 and n_in <= 4096
+    by_hits = _cost_of_hits(x_on, d_on, length) if is_simple else np.inf
+    if by_hits < min(by_rows, by_columns):
+        return BY_HITS
+    return BY_ROWS if by_rows <= by_columns else BY_COLUMNS
+
+
+@exact
+def _cost_of_hits(x_on, d_on, length):
+    """Cycles that a mini-batch costs sample by sample: for lines that meet, and for crosspoints that pulses reach."""
+    cost = 0.0
+    for i in range(length.size):
+        if length[i] > 0:
+            x, d = _set_bits(x_on, i), _set_bits(d_on, i)
+            meet, pulses = x[0] * d[0], x[1] * d[1] / length[i]
+            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + min(meet, pulses) * 21.0
+    return cost
+
+
+@exact
+def _set_bits(on, i):
+    """How many lines have bits in a sample, and how many bits."""
+    lines, n = np.int32(0), np.int32(0)
+    for j in range(on.shape[2]):
+        lines += np.int32(1 if on[i, 0, j] else 0)
+        n += np.int32(popcount(on[i, 0, j]))
+    return float(lines), float(n)
 
 
 @inline

@@ -63,6 +63,16 @@ def matrix_at(address: Any, rows: Any, columns: Any, like: Any) -> Any:
     return carray(_pointer(address, like), (rows, columns))
 
 
+# Arrays that tell a kernel the dtype of what stands at an address.
+COUNTS, MOVED, NUMBERS, KEYS = (np.empty(0, dtype) for dtype in (np.int64, np.uint8, np.float64, np.uint32))
+
+
+@njit(inline="always")
+def vector_at(address: Any, size: Any, like: Any) -> Any:
+    """The numbers at an address, of the dtype of `like`."""
+    return matrix_at(address, 1, size, like)[0]
+
+
 @intrinsic
 def popcount(typing: Any, a: Any) -> Any:
     """Set bits of a 32-bit word."""
@@ -122,9 +132,11 @@ def cache_directory() -> str:
 def specialised(template: types.FunctionType, name: str, **given: Any) -> Any:
     """A kernel from a template: a plain function, in whose module the names of `given` take these values.
 
-    Plain functions of the same module that it calls are templates too. Compiled when first called, without the
+    Plain functions of the same package that it calls are templates too. Compiled when first called, without the
     interpreter's lock, and kept on disk under `name`, which must tell everything of `given`.
     """
+
+    package = template.__module__.rpartition(".")[0]
 
     def build(function: types.FunctionType, compile_: Callable[..., Any]) -> Any:
         scope = dict(function.__globals__)
@@ -132,7 +144,7 @@ def specialised(template: types.FunctionType, name: str, **given: Any) -> Any:
             value = scope.get(used)
             if used in given:
                 scope[used] = given[used]
-            elif isinstance(value, types.FunctionType) and value.__module__ == template.__module__:
+            elif isinstance(value, types.FunctionType) and value.__module__.rpartition(".")[0] == package:
                 scope[used] = build(value, njit(**INLINE))
         copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
         copy.__qualname__ = copy.__name__ = name if function is template else function.__name__

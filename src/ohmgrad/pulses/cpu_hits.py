@@ -1,0 +1,94 @@
+"""The way of the kernel of `cpu` for few pulses: sample by sample, at those crosspoints alone that pulses reach.
+
+Crosspoints that pulses reach in a sample are collected from its lines' bits, those that go up and those that go down
+apart, until there are many. Then they go through the law side by side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ohmgrad.pulses.cpu_law import N_OWN, N, apply, fast, note, tally
+from ohmgrad.pulses.cpu_trains import f32, key_of, u32
+from ohmgrad.pulses.numba_target import popcount, vector_at
+
+CHUNK = 512  # crosspoints that go through the law together, and those of one row more
+
+
+def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law, keys, cycle, w, counts, moved):
+    """A mini-batch of stochastic trains of one word, at a share of the rows; the pulses. Arguments as in `pulse`."""
+    n_in, n_out, total = x_on.shape[2], d_on.shape[2], np.int64(0)
+    first, last = n_out * share // n_shares, n_out * (share + 1) // n_shares
+    size = CHUNK + n_in + 1
+    room = np.empty((2 * n_planes + N_OWN + 3) * size, w.dtype)
+    params = room[: n_planes * size].reshape((1, n_planes, size))
+    few_params = room[n_planes * size : 2 * n_planes * size].reshape((1, n_planes, size))
+    own = room[2 * n_planes * size : (2 * n_planes + N_OWN) * size].reshape((N_OWN, size))
+    weights = room[-3 * size : -2 * size].reshape((1, 1, size))
+    found = room[-2 * size :].reshape((2, size))
+    index = np.empty((5, size), np.uint32)  # of either direction: crosspoints; columns and their bits; places to sort
+    column, word, hit, none = index[2], index[3], index[4], np.zeros((1, 1, 1, 1), np.uint32)
+    held = np.zeros(2, np.int64)
+    for i in range(x_on.shape[0]):
+        k0, k1 = key_of(keys, 2, cycle + i)
+        above = _active(x_on, i, u32(1), column, word, 0)
+        active = _active(x_on, i, u32(2), column, word, above)
+        for row in range(first, last + 1):
+            for side in range(2):
+                if held[side] > (CHUNK if row < last else 0):
+                    m, place = held[side], index[side]
+                    for t in range(m):
+                        own[N, t] = found[side, t]
+                    n, most = tally(own, m)
+                    total += n
+                    note(own, place, m, counts, moved)
+                    _gather(options, n_planes, sigma, w, place, m, params, weights)
+                    apply(
+                        weights, params, 0, m, own, side, 0, most, False, none, 0, 0, place, law, k0, k1, hit,
+                        few_params,
+                    )  # fmt: skip
+                    for t in range(m):
+                        w[place[t]] = weights[0, 0, t]
+                    held[side] = 0
+            if row < last and d_on[i, 0, row]:
+                up = 0 if is_back != (d_on[i, 1, row] == u32(2)) else 1  # the side of inputs above 0
+                base = u32(row * n_in)
+                held[up] = _meet(d_on[i, 0, row], base, column, word, 0, above, index, found, up, held[up])
+                held[1 - up] = _meet(
+                    d_on[i, 0, row], base, column, word, above, active, index, found, 1 - up, held[1 - up]
+                )
+    return total
+
+
+@fast
+def _active(x_on, i, sign, column, word, n):
+    """Columns of one sign that have bits in a sample, from place n on; the next place."""
+    for j in range(x_on.shape[2]):
+        column[n], word[n] = j, x_on[i, 0, j]
+        n += 1 if (x_on[i, 1, j] == sign) & (x_on[i, 0, j] != u32(0)) else 0
+    return n
+
+
+@fast
+def _meet(line, base, column, word, first, last, index, found, side, m):
+    """Crosspoints of a row that pulses reach, and how many pulses, from place m on; the next place."""
+    for c in range(first, last):
+        n = popcount(u32(word[c] & line))
+        index[side, m], found[side, m] = base + column[c], f32(np.int32(n))
+        m += 1 if n else 0
+    return m
+
+
+@fast
+def _gather(options, n_planes, sigma, w, place, m, params, weights):
+    """Weights and parameters of crosspoints."""
+    for k in range(n_planes):
+        plane = vector_at(options[14 + 3 * k], options[16 + 3 * k], sigma)
+        if plane.size == 1:
+            for t in range(m):
+                params[0, k, t] = plane[0]
+        else:
+            for t in range(m):
+                params[0, k, t] = plane[place[t]]
+    for t in range(m):
+        weights[0, 0, t] = w[place[t]]
