@@ -112,7 +112,8 @@ def _keep_apart(pool: ThreadPoolExecutor) -> None:
     """Bar the pool from the processor that this thread runs on, where Linux often puts threads that it wakes."""
     if (get_cpu := _get_cpu()) and (others := os.sched_getaffinity(0) - {get_cpu()}):
         for thread in pool._threads:
-            os.sched_setaffinity(thread.native_id, others)
+            if thread.native_id:  # it has begun
+                os.sched_setaffinity(thread.native_id, others)
 
 
 @cache

@@ -46,12 +46,14 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
 def cheapest_way(x_on, d_on, length, kind, is_crossed):
     """Whether a mini-batch is taken by rows, by columns, whose elements lie apart, or by the crosspoints of pulses."""
     n_in, n_out = x_on.shape[2], d_on.shape[2]
+    is_simple = kind == STOCHASTIC and x_on.shape[1] == 2 and n_in <= 4096
+    if is_simple and length.size == 1 and n_in * n_out <= 2048:
+        return BY_HITS  # to ask would cost more than it saves
     rows, columns = _firing(d_on), _firing(x_on)
     beside = 6.0 if is_most(columns[0], n_in) else 15.0
     apart = 9.0 if is_crossed else (18.0 if n_in < 1024 else 32.0)
     by_rows, by_columns = _cost(rows, columns, n_in, beside), _cost(columns, rows, n_out, apart)
     by_columns += min((n_in + 15) // 16, columns[0]) * n_out * 20.0  # weights come in cache lines of 16 columns
-    is_simple = kind == STOCHASTIC and x_on.shape[1] == 2 and n_in <= 4096
     by_hits = _cost_of_hits(x_on, d_on, length) if is_simple else np.inf
     if by_hits < min(by_rows, by_columns):
         return BY_HITS

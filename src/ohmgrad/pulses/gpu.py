@@ -23,14 +23,13 @@ from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
 from ohmgrad.pulses.triton_target import TRITON
 from ohmgrad.vocabulary import retarget
 
-# One warp to a block: its votes on how many pulses are left need no barrier. Four float32 weights to a thread: 101
-# registers (sm_90, all parameters planes), so that 19 blocks share a multiprocessor; eight weights would take 184, for
-# a tenth fewer instructions.
+# One warp to a block: its votes on how many pulses are left need no barrier. Four float32 weights to a thread: 128
+# registers at most (sm_90, all parameters planes), so that 16 blocks share a multiprocessor.
 ROWS, COLUMNS, WARPS = 2, 64, 1
 LINES = 512
 STREAMS = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
 
-Launch = Callable[[Tensor, Tensor, float | Tensor, int | Tensor, Tensor | None, Tensor | None], Tensor]
+Launch = Callable[[Tensor, Tensor, float | Tensor, int, int | Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor) -> Launch:
@@ -43,10 +42,10 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
 
     Returns:
         launch(x, d, lr, batch, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype;
-        counts, (out, in) int64 or None, is added to; moved, uint8 or None, is set where pulses arrived. lr (float64),
-        cycle
-        (int64) may be tensors without dimensions on the GPU: then a CUDA graph reads them anew at each replay. pulses
-        is such a tensor too, float64; NaN where x or d held NaN or infinity in a sample, which is then left out.
+        counts, (out, in) int64 or None, is added to; moved, uint8 or None, is set where pulses arrived. lr (float64)
+        and cycle (int64) may be tensors without dimensions on the GPU: then a CUDA graph reads them anew at each
+        replay. pulses is such a tensor too, float64; NaN where x or d held NaN or infinity in a sample, which is then
+        left out.
     """
     home = w.device
     n_out, n_in = w.shape
