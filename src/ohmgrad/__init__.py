@@ -2,6 +2,7 @@
 
 from ohmgrad import algorithms, devices, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
+from ohmgrad.checkpoint import load, save
 from ohmgrad.crossbar import Crossbar, Tile
 from ohmgrad.devices import presets
 from ohmgrad.nn import AnalogLinear, convert
@@ -26,6 +27,8 @@ __all__ = [
     "algorithms",
     "convert",
     "devices",
+    "load",
     "presets",
+    "save",
     "theory",
 ]
