@@ -161,7 +161,8 @@ def test_tensorboard(ohmgrad_, monkeypatch, tmp_path):
     (log,) = Writer.made
     assert log.scalars == [(name, epoch) for epoch in (1, 2) for name in ("loss", "accuracy", "lr", "seconds")]
     assert log.is_closed and log.purge_step == 1 and log.folder == Path("run/tensorboard")
-    ohmgrad_("run.toml", "--out", "run", "--resume")
+    _, out, _ = ohmgrad_("run.toml", "--out", "run", "--resume")
+    assert "nothing is left to train" in out
     assert Writer.made[1].purge_step == 3
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ohmgrad import TikiTaka
+from ohmgrad import AnalogSGD, TikiTaka, save
 from ohmgrad.devices import catalog
 from ohmgrad.experiments import train as module
 from ohmgrad.experiments.data import Dataset, load
@@ -89,19 +89,12 @@ def test_a_finished_run_that_is_resumed_is_left_as_it_is(digits, whole, tmp_path
 
 
 def test_lines_after_the_checkpoint_are_dropped(digits, whole, tmp_path):
-    settings = varied(checkpoint_every_minutes=math.inf, checkpoint_every_epochs=2)
-    with pytest.raises(Stopped):
-        train(
-            varied(checkpoint_every_minutes=math.inf, checkpoint_every_epochs=None),
-            digits,
-            tmp_path / "none",
-            **{
-                "on_start": lambda run: run.out.mkdir(),
-                "on_step": stop_at(20),
-            },
-        )
-    assert sorted(p.name for p in (tmp_path / "none").iterdir()) == ["metrics.csv"]
-    assert outcome(train(settings, digits, tmp_path / "none", resume=True)) == whole
+    settings, metrics = varied(checkpoint_every_minutes=math.inf, checkpoint_every_epochs=2), tmp_path / "metrics.csv"
+    for steps, n_lines in ((20, 1), (1, 0), (35, 2)):  # before, and after, the one checkpoint on the way
+        with pytest.raises(Stopped):
+            train(settings, digits, tmp_path, resume=True, on_step=stop_at(steps))
+        assert len(metrics.read_text().splitlines()) == 1 + n_lines
+    assert outcome(train(settings, digits, tmp_path, resume=True)) == whole
 
 
 def test_what_killed_writers_left_is_swept(digits, tmp_path):
@@ -134,19 +127,13 @@ def test_it_learns(digits, tmp_path):
         data=DataSettings(name="digits"),
         model=MLP(),
         device=catalog.find("ideal"),
-        algorithm=module_algorithm(),
+        algorithm=AnalogSGD(),
         optimizer=SGD(lr=0.2),
         train=LoopSettings(epochs=5, batch_size=10),
     )
     run = train(settings, digits, tmp_path)
     assert run.epochs[-1].accuracy > 85 and run.epochs[-1].loss < run.epochs[0].loss
     assert [e.lr for e in run.epochs] == [0.2] * 5
-
-
-def module_algorithm() -> Any:
-    from ohmgrad import AnalogSGD
-
-    return AnalogSGD()
 
 
 def test_a_checkpoint_is_not_written_over(digits, tmp_path):
@@ -188,9 +175,7 @@ def test_what_does_not_change_the_run_may_change(digits, whole, tmp_path):
 
 
 def test_a_checkpoint_of_something_else_is_refused(digits, tmp_path):
-    import ohmgrad
-
-    ohmgrad.save(checkpoint_path(tmp_path), torch.nn.Linear(2, 2), epoch=1)
+    save(checkpoint_path(tmp_path), torch.nn.Linear(2, 2), epoch=1)
     with pytest.raises(ValueError, match="is a checkpoint, but not of `ohmgrad train`"):
         train(SETTINGS, digits, tmp_path, resume=True)
 
@@ -221,3 +206,10 @@ def test_lenet5(tmp_path: Path):
     data = Dataset(name="mnist", x_train=x, y_train=y, x_test=x_test, y_test=y_test, n_classes=10)
     settings = dataclasses.replace(varied(epochs=1, batch_size=10), model=LeNet5())
     assert len(train(settings, data, tmp_path).epochs) == 1
+
+
+def test_a_test_leaves_nothing_out_and_training_goes_on_with_dropout():
+    x, y = images(200)
+    model = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(784, 10))
+    hits = {module._accuracy(model, x, y) for _ in range(5)}
+    assert len(hits) == 1 and model.training

@@ -23,7 +23,9 @@ from ohmgrad.report.files import make_directory, write_json
 
 
 def train(
-    config: Annotated[Path, Argument(help="TOML file; its sections: " + ", ".join(train_settings.SECTIONS) + ".")],
+    config: Annotated[
+        Path, Argument(metavar="CONFIG.toml", help=f"Its sections: {', '.join(train_settings.SECTIONS)}.")
+    ],
     out: Annotated[Path, Option(help="Directory of checkpoint, metrics and results.")] = Path("train"),
     resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint in --out, if there is one.")] = False,
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
@@ -87,7 +89,9 @@ class _Show:
         self.log = _tensorboard(run.out, len(run.epochs) + 1)
         if self.log is None:
             self.console.print("No TensorBoard log: pip install 'ohmgrad[tensorboard]' adds it.", markup=False)
-        if run.steps_done:
+        if run.steps_done == run.n_steps:
+            self.console.print("The checkpoint is of the finished run: nothing is left to train.")
+        elif run.steps_done:
             self.console.print(f"Goes on in epoch {run.place.epoch}, after {run.place.step} of its mini-batches.")
         self.task = self.progress.add_task("training", total=run.n_steps, completed=run.steps_done)
         self.progress.start()
