@@ -1,11 +1,12 @@
 """ohmgrad: train neural networks on simulated analog in-memory hardware, and learn where and why it stops short."""
 
-from ohmgrad import algorithms, devices, theory
+from ohmgrad import algorithms, devices, periphery, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
-from ohmgrad.crossbar import Crossbar, Tile
+from ohmgrad.crossbar import Crossbar, Mapping, Tile
 from ohmgrad.devices import presets
 from ohmgrad.nn import AnalogLinear, convert
 from ohmgrad.optim import AnalogOptimizer
+from ohmgrad.periphery import IO, Periphery
 from ohmgrad.pulses.forms import Dense, LowRank, Outer
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
@@ -18,14 +19,18 @@ __all__ = [
     "Crossbar",
     "Dense",
     "ExpectedUpdate",
+    "IO",
     "LowRank",
+    "Mapping",
     "Outer",
+    "Periphery",
     "PulsedUpdate",
     "TikiTaka",
     "Tile",
     "algorithms",
     "convert",
     "devices",
+    "periphery",
     "presets",
     "theory",
 ]
