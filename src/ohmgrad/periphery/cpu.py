@@ -6,7 +6,7 @@ has the same numbers.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ohmgrad import random
+from ohmgrad.periphery import product
 from ohmgrad.periphery.product import ADC, DAC, INPUT, OUTPUT, WEIGHT, Lines
 from ohmgrad.periphery.settings import IO
 from ohmgrad.pulses.cpu_trains import bits, fold0, fold1, u32
@@ -21,7 +22,7 @@ from ohmgrad.pulses.numba_target import NUMBA, specialised
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
-# Rows of `keys`: for each kind of noise the words that (seed, direction, kind, round) fold to.
+# Rows of `keys`.
 KINDS = (INPUT, WEIGHT, OUTPUT, DAC, ADC)
 
 
@@ -37,43 +38,63 @@ def is_fused(io: IO, w: Tensor) -> bool:
     )
 
 
+def largest_size(x: Tensor) -> Tensor:
+    """As `product.largest_size`, of contiguous x (batch, in): torch is slow where rows are short."""
+    if x.shape[1] > 64:
+        return product.largest_size(x)
+    largest = torch.empty(x.shape[0], 1, dtype=x.dtype)
+    _kernels()[2](x.numpy(), largest.numpy())
+    return largest
+
+
 def fused(w: Tensor, x: Tensor, io: IO, lines: Lines, seed: int, direction: int, first: int, scale: Tensor) -> Tensor:
     """As `product.product`, of one replica: w (out, in), x (batch, in), scale (batch, 1); vectors from `first` on."""
-    into, out_of = _kernels()
-    x, scale = x.contiguous(), scale[:, 0].contiguous()
+    into, out_of, _ = _kernels()
     y = torch.empty(x.shape[0], w.shape[0], dtype=x.dtype)
-    rows, factor = np.arange(x.shape[0]), 1.0
-    limit = min(io.max_bm_factor, io.max_bm_res / io.inp_step) if io.inp_step else io.max_bm_factor
-    numbers = np.array(
-        [io.inp_step, io.inp_bound, io.inp_noise, io.w_noise, io.out_step, io.out_bound, io.out_scale], _dtype(x)
-    )
+    a, s, rows, factor, number = x.numpy(), scale[:, 0].contiguous().numpy(), np.arange(x.shape[0]), 1.0, 0
+    limit, numbers, flags = _settings(io, x.dtype)
     noise = torch.as_tensor(lines.out_noise, dtype=x.dtype).expand(1, w.shape[0])[0].contiguous().numpy()
-    flags = np.array([io.inp_sto_round, io.out_sto_round, io.bm_test_negative_bound, bool(noise.any())])
-    number = 0
     while rows.size:
-        keys = np.array([random.root(seed, random.Stream.READ, direction, k << 16 | number) for k in KINDS], np.uint32)
-        u, length = torch.empty(rows.size, x.shape[1], dtype=x.dtype), np.empty(rows.size, _dtype(x))
-        into(
-            x.numpy(), scale.numpy(), x.numpy().dtype.type(factor), rows, first, numbers, flags, keys, u.numpy(), length
-        )
+        keys, r = _keys(seed, direction, number), numbers.dtype.type(factor)
+        u, length = torch.empty(rows.size, x.shape[1], dtype=x.dtype), np.empty(rows.size, numbers.dtype)
+        into(a, s, r, rows, first, numbers, flags, keys, u.numpy(), length)
         v = u @ w.mT
-        is_hit = out_of(
-            v.numpy(), scale.numpy(), x.numpy().dtype.type(factor), rows, first, numbers, flags, keys, noise, length,
-            y.numpy(),
-        )  # fmt: skip
+        is_hit = out_of(v.numpy(), s, r, rows, first, numbers, flags, keys, noise, length, y.numpy())
         if io.bound_management == "none" or factor > limit:
             break
         rows, factor, number = rows[is_hit], 2.0 * factor, number + 1
     return y
 
 
-def _dtype(x: Tensor) -> Any:
-    return np.float32 if x.dtype == torch.float32 else np.float64
+@lru_cache(maxsize=256)
+def _settings(io: IO, dtype: torch.dtype) -> tuple[float, np.ndarray, np.ndarray]:
+    """How far inputs may be reduced, and what the kernels want to know."""
+    limit = min(io.max_bm_factor, io.max_bm_res / io.inp_step) if io.inp_step else io.max_bm_factor
+    numbers = [io.inp_step, io.inp_bound, io.inp_noise, io.w_noise, io.out_step, io.out_bound, io.out_scale]
+    flags = np.array([io.inp_sto_round, io.out_sto_round, io.bm_test_negative_bound, io.out_noise > 0])
+    return limit, np.array(numbers, np.float32 if dtype == torch.float32 else np.float64), flags
+
+
+@lru_cache(maxsize=4096)
+def _keys(seed: int, direction: int, number: int) -> np.ndarray:
+    """For each kind of noise the words that (seed, direction, kind, round) fold to, (5, 2)."""
+    return np.array([random.root(seed, random.Stream.READ, direction, k << 16 | number) for k in KINDS], np.uint32)
 
 
 @cache
-def _kernels() -> tuple[Any, Any]:
-    return specialised(convert_in, "convert_in"), specialised(convert_out, "convert_out")
+def _kernels() -> tuple[Any, Any, Any]:
+    return tuple(specialised(f, f.__name__) for f in (convert_in, convert_out, find_largest))
+
+
+def find_largest(x, largest):
+    """Into largest, (batch, 1), the largest size of each row of x; NaN where a number is not finite."""
+    for i in range(x.shape[0]):
+        a, rest = x.dtype.type(0.0), x.dtype.type(0.0)
+        for t in range(x.shape[1]):
+            size = abs(x[i, t])
+            a = size if size > a else a
+            rest += size - size  # NaN once a number is infinite or NaN
+        largest[i, 0] = a + rest
 
 
 def convert_in(x, scale, factor, rows, first, numbers, flags, keys, u, length):
@@ -128,7 +149,7 @@ def convert_out(v, scale, factor, rows, first, numbers, flags, keys, noise, leng
                 a = np.rint(a) * step
             above, below = max(above, a), min(below, a)
             a = min(max(a, -bound), bound) * (s * factor) * numbers[6]
-            y[rows[i], t] = a if s > 0 else numbers.dtype.type(0.0)
+            y[rows[i], t] = numbers.dtype.type(0.0) if s <= 0 else a
         is_hit[i] = above > bound or (flags[2] and -below > bound)
     return is_hit
 

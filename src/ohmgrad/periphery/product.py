@@ -66,22 +66,32 @@ def product(w: Tensor, x: Tensor, io: IO, lines: Lines, noise: Noise, scale: Ten
     return torch.where(scale <= 0, 0.0, y * io.out_scale)
 
 
-def input_scale(x: Tensor, io: IO) -> Tensor:
-    """Noise management: the scale of each input vector, (*replica, batch, 1), the running average aside."""
-    one = torch.ones_like(x[..., :1])
+def largest_size(x: Tensor) -> Tensor:
+    """The largest size of each vector's inputs, (*replica, batch, 1); NaN where one is not finite."""
+    largest = x.abs().amax(-1, keepdim=True)
+    return torch.where(largest < torch.inf, largest, torch.nan)
+
+
+def input_scale(x: Tensor, io: IO, largest: Tensor) -> Tensor:
+    """Noise management: the scale of each input vector, (*replica, batch, 1), the running average aside.
+
+    largest: of `largest_size`; where it is NaN, so is the scale, lest converters make numbers of what is none.
+    """
+    none = largest * 0.0
     if io.noise_management == "none":
-        return one
+        return none + 1.0
     if io.noise_management == "constant":
-        return one * (io.nm_thres or 1.0)
+        return none + (io.nm_thres or 1.0)
     if io.noise_management == "abs-max-np-sum":
         return worst_case_scale(x, io)
-    largest = x.amax(-1, keepdim=True) if io.noise_management == "max" else x.abs().amax(-1, keepdim=True)
+    if io.noise_management == "max":
+        largest = x.amax(-1, keepdim=True) + none
     return largest.clamp(max=io.nm_thres) if io.nm_thres > 0 else largest
 
 
 def worst_case_scale(x: Tensor, io: IO) -> Tensor:
     """Noise management "abs-max-np-sum": at least the largest size, more where sums may drive outputs to the bound."""
-    largest = x.abs().amax(-1, keepdim=True)
+    largest = largest_size(x)
     sums = torch.maximum(x.clamp(min=0).sum(-1, keepdim=True), -x.clamp(max=0).sum(-1, keepdim=True))
     wanted = sums * io.nm_assumed_wmax / io.out_bound
     if io.inp_step:

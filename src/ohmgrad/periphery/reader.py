@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.periphery import cpu
-from ohmgrad.periphery.product import Lines, input_scale, noise_of, product, running_average
+from ohmgrad.periphery.product import Lines, input_scale, largest_size, noise_of, product, running_average
 from ohmgrad.periphery.settings import IO, Periphery
 
 # What spreads from line to line.
@@ -60,20 +60,18 @@ class Reader(nn.Module):
             return x @ w.mT * io.out_scale
         if x.dim() == 1:
             return self.forward(w, x[None], seed)[0]
-        self.vectors += x.shape[-2]
-        scale = self._scale(x)
+        self.vectors.add_(x.shape[-2])
+        is_fused = cpu.is_fused(io, w) and w.dim() == 2
+        x = x.contiguous()
+        scale = self._scale(x, cpu.largest_size(x) if is_fused else largest_size(x))
         lines = self._lines_of(w, seed)
-        if cpu.is_fused(io, w) and w.dim() == 2:
-            y = cpu.fused(w, x, io, lines, int(seed), self.direction, first, scale)
-        else:
-            y = product(w, x, io, lines, noise_of(seed, self.direction, first), scale)
-        # Converters would make numbers of what is none.
-        return y.masked_fill_(~torch.isfinite(x.sum(-1, keepdim=True)), torch.nan)
+        if is_fused:
+            return cpu.fused(w, x, io, lines, int(seed), self.direction, first, scale)
+        return product(w, x, io, lines, noise_of(seed, self.direction, first), scale)
 
-    def _scale(self, x: Tensor) -> Tensor:
+    def _scale(self, x: Tensor, largest: Tensor) -> Tensor:
         if self.io.noise_management != "average-abs-max":
-            return input_scale(x, self.io)
-        largest = x.abs().amax(-1, keepdim=True)
+            return input_scale(x, self.io, largest)
         scale = running_average(largest, self.average, self.io.nm_decay)
         if scale.shape[-2]:
             self.average.copy_(scale[..., -1, 0])
