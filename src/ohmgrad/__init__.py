@@ -4,7 +4,21 @@ from ohmgrad import algorithms, devices, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.crossbar import Crossbar, Tile
 from ohmgrad.devices import presets
-from ohmgrad.nn import AnalogLinear, convert
+from ohmgrad.nn import (
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogEmbedding,
+    AnalogGRU,
+    AnalogLinear,
+    AnalogLSTM,
+    AnalogMultiheadAttention,
+    AnalogRNN,
+    Rule,
+    convert,
+    summary,
+    to_digital,
+)
 from ohmgrad.optim import AnalogOptimizer
 from ohmgrad.pulses.forms import Dense, LowRank, Outer
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
@@ -12,8 +26,16 @@ from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogEmbedding",
+    "AnalogGRU",
+    "AnalogLSTM",
     "AnalogLinear",
+    "AnalogMultiheadAttention",
     "AnalogOptimizer",
+    "AnalogRNN",
     "AnalogSGD",
     "Crossbar",
     "Dense",
@@ -21,11 +43,14 @@ __all__ = [
     "LowRank",
     "Outer",
     "PulsedUpdate",
+    "Rule",
     "TikiTaka",
     "Tile",
     "algorithms",
     "convert",
     "devices",
     "presets",
+    "summary",
     "theory",
+    "to_digital",
 ]
