@@ -4,6 +4,7 @@ A new layer gives its cases in tests/nn/test_contract.py; one that does not fail
 """
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -215,6 +216,10 @@ class LayerContract:
         with torch.inference_mode():
             loss_of(analog, case.inputs)
         assert not any(m.waiting for m in analog.modules() if isinstance(m, Tile))
+
+    def test_arguments_have_torchs_names(self, case):
+        ours, theirs = (list(inspect.signature(m.forward).parameters) for m in (case.analog(), case.digital()))
+        assert ours == theirs
 
     def test_hooks_run(self, case):
         analog, seen = case.analog(), []

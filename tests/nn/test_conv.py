@@ -132,10 +132,10 @@ def test_pulses_train_it():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((5, 3, 8, 8), r"x needs the shape \(\[batch\], 2, size, size\), got \(5, 3, 8, 8\)"),
-        ((8, 8), r"x needs the shape .*, got \(8, 8\)"),
-        ((1, 5, 2, 8, 8), r"x needs the shape"),
-        ((5, 2, 8, 2), "x needs at least 3 places under the kernel, with padding, got 2"),
+        ((5, 3, 8, 8), r"input needs the shape \(\[batch\], 2, size, size\), got \(5, 3, 8, 8\)"),
+        ((8, 8), r"input needs the shape .*, got \(8, 8\)"),
+        ((1, 5, 2, 8, 8), r"input needs the shape"),
+        ((5, 2, 8, 2), "input needs at least 3 places under the kernel, with padding, got 2"),
     ],
 )
 def test_inputs_of_other_shapes(shape, message):

@@ -62,7 +62,7 @@ def test_options_that_act_on_weights(options):
     [
         (torch.tensor([0, 6]), IndexError, "numbers from 0 to 5, got 0 to 6"),
         (torch.tensor([-1]), IndexError, "numbers from 0 to 5, got -1 to -1"),
-        (torch.tensor([0.0]), ValueError, "indices needs integers"),
+        (torch.tensor([0.0]), ValueError, "input needs integers"),
     ],
 )
 def test_wrong_indices(indices, error, message):

@@ -110,7 +110,7 @@ class TestRules:
     @pytest.mark.parametrize("options", [{"digital": True}, {"device": SoftBounds()}], ids=["digital", "device"])
     def test_a_part_of_a_layer_has_no_rule_of_its_own(self, options):
         model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2)})
-        with pytest.raises(ValueError, match="a rule for '.*' that matches no layer; there are .'attention'."):
+        with pytest.raises(ValueError, match=r"a rule for '.*' that matches no layer; there are .'attention'."):
             convert(model, device=Ideal(), rules=[Rule("attention.out_proj", **options)])
 
     def test_all_digital(self):
@@ -223,10 +223,12 @@ class TestSharing:
             convert(model, device=Ideal())
 
 
-def test_lazy_layers():
+def test_layers_without_weights():
     model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
-    with pytest.raises(ValueError, match=r"got the lazy '0' \(LazyLinear\): run the model once before"):
+    with pytest.raises(ValueError, match=r"got '0' \(LazyLinear\) without: run a model with lazy layers once before"):
         convert(model, device=Ideal())
+    with pytest.raises(ValueError, match=r"got '' \(Linear\) without"):
+        convert(nn.Linear(3, 2, device="meta"), device=Ideal())
     model(torch.zeros(2, 5))
     assert convert(model, device=Ideal())[0].weight.shape == (3, 5)
 

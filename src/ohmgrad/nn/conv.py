@@ -37,7 +37,7 @@ class AnalogConv(nn.Module):
     Cost: the vectors, up to prod(kernel) times the input, are kept until the optimizer steps.
 
     Raises:
-        ValueError: as torch's layer; or x has another shape, or is smaller than the kernel.
+        ValueError: as torch's layer; or input has another shape, or is smaller than the kernel.
     """
 
     digital: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
@@ -104,14 +104,14 @@ class AnalogConv(nn.Module):
         per_group = self.in_channels // self.groups
         return self.tile.weight.reshape(*self.replicas, self.out_channels, per_group, *self.kernel_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(*replica, batch, in, *size) to (*replica, batch, out, *positions)."""
         n = len(self.kernel_size)
-        self._check(x)
-        windows = self.windows(x.reshape(-1, *x.shape[-1 - n :]))
+        self._check(input)
+        windows = self.windows(input.reshape(-1, *input.shape[-1 - n :]))
         positions = windows.shape[2 : 2 + n]
         y = self._rejoin(read(self.tile, self._vectors(windows)), positions)
-        y = y.reshape(*x.shape[: -1 - n], self.out_channels, *positions)
+        y = y.reshape(*input.shape[: -1 - n], self.out_channels, *positions)
         if self.bias is not None:
             lead = (*self.replicas, *[1] * (y.dim() - 1 - n - len(self.replicas)))
             y = y + self.bias.reshape(*lead, self.out_channels, *[1] * n)
@@ -126,7 +126,9 @@ class AnalogConv(nn.Module):
         ):
             span = dilation * (size - 1) + 1
             if x.shape[dim] < span:
-                raise ValueError(f"x needs at least {span} places under the kernel, with padding, got {x.shape[dim]}")
+                raise ValueError(
+                    f"input needs at least {span} places under the kernel, with padding, got {x.shape[dim]}"
+                )
             x = x.unfold(dim, span, stride)[..., ::dilation]
         return x
 
@@ -158,7 +160,7 @@ class AnalogConv(nn.Module):
         is_right = x.dim() in (lead + n + 1, lead + n + 2) and x.shape[:lead] == self.replicas
         if not is_right or x.shape[-1 - n] != self.in_channels:
             sizes = ", ".join([*map(str, self.replicas), "[batch]", str(self.in_channels), *["size"] * n])
-            raise ValueError(f"x needs the shape ({sizes}), got {tuple(x.shape)}")
+            raise ValueError(f"input needs the shape ({sizes}), got {tuple(x.shape)}")
 
     def to_digital(self, *replica: int) -> Convolution:
         """torch's layer with the weights represented now, of one replica where there are replicas."""

@@ -71,8 +71,8 @@ def convert(
 
     Raises:
         ValueError: the models differ in structure, or hold layers that cannot be replicated; no layer becomes analog;
-            a rule matches no layer; a layer has no device, is lazy and not initialised, has an option that no tile can
-            have, or shares a parameter with another layer.
+            a rule matches no layer; a layer has no device, no weights yet (lazy, or on the meta device), an option that
+            no tile can have, or a parameter that it shares with another layer.
 
     >>> from ohmgrad.devices import Ideal
     >>> convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), device=Ideal())[0].weight.shape
@@ -139,10 +139,10 @@ def _find(tree: Tree) -> dict[str, type[nn.Module]]:
     found: dict[str, type[nn.Module]] = {}
     for name, module in tree.items():  # holders come first
         if not _lies_inside(name, found) and (kind := _kind(module)) is not None:
-            if any(is_lazy(p) for p in module.parameters()):
+            if any(is_lazy(p) or p.is_meta for p in module.parameters()):
                 raise ValueError(
-                    f"convert needs layers with weights, got the lazy {name!r} ({type(module).__name__}): "
-                    "run the model once before"
+                    f"convert needs layers with weights, got {name!r} ({type(module).__name__}) without: "
+                    "run a model with lazy layers once before, and one on the meta device has none to convert"
                 )
             found[name] = kind
     if not found:

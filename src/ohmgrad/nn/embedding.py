@@ -89,25 +89,24 @@ class AnalogEmbedding(nn.Module):
         """The represented table as torch has it, (*replica, num_embeddings, embedding_dim), a new tensor."""
         return self.tile.weight.mT
 
-    def forward(self, indices: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(*replica, ...) to (*replica, ..., embedding_dim)."""
-        if indices.is_floating_point() or indices.shape[: len(self.replicas)] != self.replicas:
+        if input.is_floating_point() or input.shape[: len(self.replicas)] != self.replicas:
             raise ValueError(
-                f"indices needs integers of the shape {(*self.replicas, '...')}, "
-                f"got {indices.dtype} of {tuple(indices.shape)}"
+                f"input needs integers of the shape {(*self.replicas, '...')}, "
+                f"got {input.dtype} of {tuple(input.shape)}"
             )
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.num_embeddings:
+        if input.numel() and not 0 <= int(input.min()) <= int(input.max()) < self.num_embeddings:
             raise IndexError(
-                f"indices needs numbers from 0 to {self.num_embeddings - 1}, "
-                f"got {int(indices.min())} to {int(indices.max())}"
+                f"input needs numbers from 0 to {self.num_embeddings - 1}, got {int(input.min())} to {int(input.max())}"
             )
         handle = self.tile.handle
-        one_hot = torch.zeros(*indices.shape, self.num_embeddings, dtype=handle.dtype, device=handle.device)
-        y = read(self.tile, one_hot.scatter_(-1, indices.long().unsqueeze(-1), 1.0))
+        one_hot = torch.zeros(*input.shape, self.num_embeddings, dtype=handle.dtype, device=handle.device)
+        y = read(self.tile, one_hot.scatter_(-1, input.long().unsqueeze(-1), 1.0))
         if self.padding_idx is None:
             return y
         # No error reaches the tile from here, so that its vector stays.
-        return torch.where((indices == self.padding_idx).unsqueeze(-1), y.detach(), y)
+        return torch.where((input == self.padding_idx).unsqueeze(-1), y.detach(), y)
 
     def to_digital(self, *replica: int) -> nn.Embedding:
         """torch's layer with the vectors represented now, of one replica where there are replicas."""

@@ -76,9 +76,9 @@ class AnalogLinear(nn.Module):
         """The represented matrix, (*replica, out, in), a new tensor."""
         return self.tile.weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(*replica, ..., in) to (*replica, ..., out)."""
-        y = read(self.tile, x)
+        y = read(self.tile, input)
         if self.bias is None:
             return y
         shape = (*self.bias.shape[:-1], *[1] * (y.dim() - self.bias.dim()), self.out_features)

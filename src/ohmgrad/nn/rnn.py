@@ -109,27 +109,28 @@ class AnalogRecurrent(nn.Module):
     def _tiles(self) -> list[tuple[str, Tile]]:
         return [(name, m) for name, m in self.named_children() if isinstance(m, Tile)]
 
-    def forward(self, x: Tensor | PackedSequence, hx: Tensor | State | None = None) -> tuple[Any, Any]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | State | None = None) -> tuple[Any, Any]:
         """As torch's layer.
 
         Args:
-            x: (time, batch, in), or (batch, time, in) if `batch_first`, or (time, in), or a PackedSequence.
+            input: (time, batch, in), or (batch, time, in) if `batch_first`, or (time, in), or a PackedSequence.
             hx: the initial state, (layers * directions, batch, size), or (h, c) of an LSTM; zero by default.
 
         Returns:
-            The last layer's hidden states, in the form of x, and the final state, in the form of hx.
+            The last layer's hidden states, in the form of input, and the final state, in the form of hx.
         """
-        if isinstance(x, PackedSequence):
-            sizes = x.batch_sizes.tolist()
-            state = _permuted(self._initial(hx, sizes[0], x.data), x.sorted_indices)
-            y, state = self._all_layers(x.data, sizes, state)
-            state = _permuted(state, x.unsorted_indices)
-            return PackedSequence(y, x.batch_sizes, x.sorted_indices, x.unsorted_indices), self._outward(state)
-        self._check(x)
-        is_batched = x.dim() == 3
+        if isinstance(input, PackedSequence):
+            sizes = input.batch_sizes.tolist()
+            state = _permuted(self._initial(hx, sizes[0], input.data), input.sorted_indices)
+            y, state = self._all_layers(input.data, sizes, state)
+            state = _permuted(state, input.unsorted_indices)
+            packed = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            return packed, self._outward(state)
+        self._check(input)
+        is_batched = input.dim() == 3
         if not is_batched:
             hx = None if hx is None else tuple(s.unsqueeze(1) for s in self._parts(hx))
-        steps = (x.transpose(0, 1) if self.batch_first else x) if is_batched else x.unsqueeze(1)
+        steps = (input.transpose(0, 1) if self.batch_first else input) if is_batched else input.unsqueeze(1)
         n_steps, batch, _ = steps.shape
         state = self._initial(hx, batch, steps)
         y, state = self._all_layers(steps.reshape(-1, self.input_size), [batch] * n_steps, state)
@@ -184,7 +185,7 @@ class AnalogRecurrent(nn.Module):
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_size or not x.numel():
             order = "batch, time" if self.batch_first else "time, batch"
             raise ValueError(
-                f"x needs the shape ({order}, {self.input_size}) or (time, {self.input_size}), got {tuple(x.shape)}"
+                f"input needs the shape ({order}, {self.input_size}) or (time, {self.input_size}), got {tuple(x.shape)}"
             )
 
     def _parts(self, hx: Tensor | State) -> State:
