@@ -4,7 +4,21 @@ from ohmgrad import algorithms, devices, periphery, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.crossbar import Crossbar, Mapping, Tile
 from ohmgrad.devices import presets
-from ohmgrad.nn import AnalogLinear, convert
+from ohmgrad.nn import (
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogEmbedding,
+    AnalogGRU,
+    AnalogLinear,
+    AnalogLSTM,
+    AnalogMultiheadAttention,
+    AnalogRNN,
+    Rule,
+    convert,
+    summary,
+    to_digital,
+)
 from ohmgrad.optim import AnalogOptimizer
 from ohmgrad.periphery import IO, Periphery
 from ohmgrad.pulses.forms import Dense, LowRank, Outer
@@ -13,8 +27,16 @@ from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogEmbedding",
+    "AnalogGRU",
+    "AnalogLSTM",
     "AnalogLinear",
+    "AnalogMultiheadAttention",
     "AnalogOptimizer",
+    "AnalogRNN",
     "AnalogSGD",
     "Crossbar",
     "Dense",
@@ -25,6 +47,7 @@ __all__ = [
     "Outer",
     "Periphery",
     "PulsedUpdate",
+    "Rule",
     "TikiTaka",
     "Tile",
     "algorithms",
@@ -32,5 +55,7 @@ __all__ = [
     "devices",
     "periphery",
     "presets",
+    "summary",
     "theory",
+    "to_digital",
 ]
