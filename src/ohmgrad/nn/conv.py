@@ -94,7 +94,7 @@ class AnalogConv(nn.Module):
             seed = torch.tensor(child_seeds(seed, replicas, self.groups)).T.flatten().tolist()
             hardware = hardware.repeated(self.groups)
         self.tile = hardware.tile(matrix, seed=seed)
-        self.tile.handle.requires_grad_(first.weight.requires_grad)
+        self.tile.requires_grad_(first.weight.requires_grad)
         self.bias = digital_copy(layers, "bias", replicas)
         self.train(first.training)
 

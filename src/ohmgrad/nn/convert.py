@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from ohmgrad import random
 from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.nn import fused
 from ohmgrad.nn.attention import AnalogMultiheadAttention
@@ -22,6 +23,7 @@ from ohmgrad.nn.layer import AnalogLayer
 from ohmgrad.nn.linear import AnalogLinear
 from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
 from ohmgrad.nn.rules import Rule
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
@@ -48,6 +50,8 @@ def convert(
     seed: int | Sequence[int] = 0,
     replicas: bool | None = None,
     count_pulses: bool = False,
+    periphery: Periphery | None = None,
+    mapping: WeightMapping | None = None,
     rules: Sequence[Rule] = (),
 ) -> nn.Module:
     """The same model with its layers on tiles; the model given stays as it is.
@@ -67,6 +71,8 @@ def convert(
             on rules.
         replicas: whether shapes have a replica dimension in front; by default where a sequence of several is given.
         count_pulses: keep the pulses that reached each crosspoint.
+        periphery: converters and noise of reads; ideal reads by default.
+        mapping: digital scales, and the largest size of a crossbar.
         rules: exceptions; of those that match a layer, the first decides.
 
     Raises:
@@ -90,7 +96,10 @@ def convert(
     if any(list(tree) != list(trees[0]) for tree in trees):
         raise ValueError("convert needs models of equal structure as replicas, got different module names")
     found = _find(trees[0])
-    settings = {"device": device, "algorithm": algorithm, "update": update, "count_pulses": count_pulses}
+    settings = {
+        "device": device, "algorithm": algorithm, "update": update, "count_pulses": count_pulses,
+        "periphery": periphery, "mapping": mapping,
+    }  # fmt: skip
     chosen = _choose(models[0], found, rules, settings)
     _check_shared(trees[0], found, chosen)
     if replicas:

@@ -81,7 +81,7 @@ class AnalogEmbedding(nn.Module):
         self.padding_idx = first.padding_idx
         self.replicas = tuple(replicas)
         self.tile = hardware.tile(stacked(layers, "weight", replicas).mT, seed=seed)
-        self.tile.handle.requires_grad_(first.weight.requires_grad)
+        self.tile.requires_grad_(first.weight.requires_grad)
         self.train(first.training)
 
     @property

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ohmgrad.algorithms import AnalogSGD
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.grid import Grid, place
+from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile
 from ohmgrad.devices.base import Device
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 
@@ -22,6 +24,8 @@ class Hardware:
         algorithm: the training algorithm, Analog SGD by default.
         update: how devices are written, `ExpectedUpdate()` by default.
         count_pulses: keep the pulses that reached each crosspoint (endurance).
+        periphery: converters and noise of reads, ideal by default.
+        mapping: digital scales and the largest size of a crossbar, none by default.
 
     >>> import torch
     >>> from ohmgrad.devices import Ideal
@@ -33,11 +37,21 @@ class Hardware:
     algorithm: Algorithm | None = None
     update: ExpectedUpdate | PulsedUpdate | None = None
     count_pulses: bool = False
+    periphery: Periphery | None = None
+    mapping: Mapping | None = None
 
-    def tile(self, weight: Tensor, *, seed: int | Sequence[int] = 0) -> Tile:
-        """A tile that starts at `weight`, (*replica, out, in), where the weight lies; one seed, or one per replica."""
-        crossbar = {"device": self.device, "update": self.update, "count_pulses": self.count_pulses}
-        tile = Tile(weight.detach().cpu(), algorithm=self.algorithm or AnalogSGD(), crossbar=crossbar, seed=seed)
+    def tile(self, weight: Tensor, *, seed: int | Sequence[int] = 0) -> Tile | Grid:
+        """A tile, or a grid of them, that starts at `weight`, (*replica, out, in), where the weight lies.
+
+        seed: one, or one for each replica.
+        """
+        tile = place(
+            weight.detach().cpu(),
+            algorithm=self.algorithm or AnalogSGD(),
+            crossbar={k: getattr(self, k) for k in ("device", "update", "count_pulses", "periphery")},
+            seed=seed,
+            mapping=self.mapping,
+        )
         return tile.to(weight.device)
 
     def repeated(self, n: int) -> Hardware:

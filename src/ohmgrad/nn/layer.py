@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
+from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.hardware import Hardware
 
@@ -49,7 +50,7 @@ def digital_copy(layers: Sequence[nn.Module], name: str, replicas: Sequence[int]
     return None if first is None else nn.Parameter(stacked(layers, name, replicas), first.requires_grad)
 
 
-def represented(tile: Tile, weight: Tensor) -> nn.Parameter:
+def represented(tile: Tile | Grid, weight: Tensor) -> nn.Parameter:
     """The weight that a tile represents as a digital parameter, which is trained if the tile is."""
     return nn.Parameter(weight, tile.handle.requires_grad)
 

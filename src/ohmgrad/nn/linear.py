@@ -67,7 +67,7 @@ class AnalogLinear(nn.Module):
         self.in_features, self.out_features = first.in_features, first.out_features
         self.replicas = tuple(replicas)
         self.tile = hardware.tile(stacked(layers, "weight", replicas), seed=seed)
-        self.tile.handle.requires_grad_(first.weight.requires_grad)
+        self.tile.requires_grad_(first.weight.requires_grad)
         self.bias = digital_copy(layers, "bias", replicas)
         self.train(first.training)
 

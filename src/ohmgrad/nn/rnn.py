@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
+from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
@@ -94,7 +95,7 @@ class AnalogRecurrent(nn.Module):
         for name, (own,) in zip(weights, child_seeds(seed, (), len(weights)), strict=True):
             weight = getattr(layer, name)
             tile = hardware.tile(weight, seed=own)
-            tile.handle.requires_grad_(weight.requires_grad)
+            tile.requires_grad_(weight.requires_grad)
             self.add_module(name.replace("weight", "tile"), tile)
         for name in names:
             if name not in weights:
@@ -106,8 +107,8 @@ class AnalogRecurrent(nn.Module):
         """The represented matrices by torch's names of them, new tensors."""
         return {name.replace("tile", "weight"): tile.weight for name, tile in self._tiles()}
 
-    def _tiles(self) -> list[tuple[str, Tile]]:
-        return [(name, m) for name, m in self.named_children() if isinstance(m, Tile)]
+    def _tiles(self) -> list[tuple[str, Tile | Grid]]:
+        return [(name, m) for name, m in self.named_children() if isinstance(m, Tile | Grid)]
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | State | None = None) -> tuple[Any, Any]:
         """As torch's layer.

@@ -10,10 +10,12 @@ from typing import Any
 from torch import nn
 
 from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
-SETTINGS = ("device", "algorithm", "update", "count_pulses")
+SETTINGS = ("device", "algorithm", "update", "count_pulses", "periphery", "mapping")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Rule:
         match: a pattern of the layer's dotted name, as the shell's ("encoder.*", "*.out_proj"), or a type of module, or
             a tuple of types. A rule that matches a module also matches every layer inside.
         digital: these layers stay as they are.
-        device, algorithm, update, count_pulses: theirs; where None, what `convert` was given.
+        device, algorithm, update, count_pulses, periphery, mapping: theirs; where None, what `convert` was given.
 
     Raises:
         ValueError: a digital rule with settings of hardware. TypeError: match is of another kind.
@@ -40,6 +42,8 @@ class Rule:
     algorithm: Algorithm | None = None
     update: ExpectedUpdate | PulsedUpdate | None = None
     count_pulses: bool | None = None
+    periphery: Periphery | None = None
+    mapping: WeightMapping | None = None
 
     def __post_init__(self) -> None:
         kinds = self.match if isinstance(self.match, tuple) else (self.match,)

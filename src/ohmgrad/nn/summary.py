@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Algorithm, Tile
 from ohmgrad.devices.base import Device
 
@@ -80,17 +81,19 @@ def summary(model: nn.Module) -> Summary:
     total                               1            6                                       6
     """
     seen: set[int] = set()  # a parameter that two modules share counts once
+    inside = {id(m) for tile in model.modules() if isinstance(tile, Tile | Grid) for m in tile.modules()}
     rows = []
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
-        tiles = [m for m in module.children() if isinstance(m, Tile)]
-        if not isinstance(module, Tile) and (own or tiles):
+        tiles = [m for m in module.children() if isinstance(m, Tile | Grid)]
+        if id(module) not in inside and (own or tiles):
+            own += [tile.out_scale for tile in tiles if tile.out_scale is not None]
             rows.append(_row(name, module, tiles, sum(p.numel() for p in own)))
             seen |= {id(p) for p in own}
     return Summary(tuple(rows))
 
 
-def _row(name: str, module: nn.Module, tiles: list[Tile], digital: int) -> Row:
+def _row(name: str, module: nn.Module, tiles: list[Tile | Grid], digital: int) -> Row:
     bars = [bar for tile in tiles for bar in tile.crossbars]
     return Row(
         name=name,
