@@ -13,7 +13,7 @@ import torch
 SEED_VARIABLE = "OHMGRAD_TEST_SEED"
 
 # Its assertions then show their values, as those of test files do.
-pytest.register_assert_rewrite("contracts.algorithm", "contracts.device", "exact")
+pytest.register_assert_rewrite("contracts.algorithm", "contracts.device", "contracts.layer", "exact")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,34 +1,64 @@
 """ohmgrad: train neural networks on simulated analog in-memory hardware, and learn where and why it stops short."""
 
-from ohmgrad import algorithms, devices, theory
+from ohmgrad import algorithms, devices, periphery, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.checkpoint import load, save
-from ohmgrad.crossbar import Crossbar, Tile
+from ohmgrad.crossbar import Crossbar, Mapping, Tile
 from ohmgrad.devices import presets
-from ohmgrad.nn import AnalogLinear, convert
+from ohmgrad.nn import (
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogEmbedding,
+    AnalogGRU,
+    AnalogLinear,
+    AnalogLSTM,
+    AnalogMultiheadAttention,
+    AnalogRNN,
+    Rule,
+    convert,
+    summary,
+    to_digital,
+)
 from ohmgrad.optim import AnalogOptimizer
+from ohmgrad.periphery import IO, Periphery
 from ohmgrad.pulses.forms import Dense, LowRank, Outer
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogEmbedding",
+    "AnalogGRU",
+    "AnalogLSTM",
     "AnalogLinear",
+    "AnalogMultiheadAttention",
     "AnalogOptimizer",
+    "AnalogRNN",
     "AnalogSGD",
     "Crossbar",
     "Dense",
     "ExpectedUpdate",
+    "IO",
     "LowRank",
+    "Mapping",
     "Outer",
+    "Periphery",
     "PulsedUpdate",
+    "Rule",
     "TikiTaka",
     "Tile",
     "algorithms",
     "convert",
     "devices",
     "load",
+    "periphery",
     "presets",
     "save",
+    "summary",
     "theory",
+    "to_digital",
 ]

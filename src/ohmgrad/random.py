@@ -43,6 +43,7 @@ class Stream(IntEnum):
     RELAX = 7  # decay's, diffusion's and reset's noise
     COUNT = 8  # rounding of pulse counts
     ORDER = 9  # order of the samples
+    LINES = 10  # spread of a crossbar's lines and converters, drawn at construction
 
 
 def mix(h):

@@ -1,6 +1,8 @@
 """Floor 3: arrays of devices, and the tiles that layers own."""
 
-from ohmgrad.crossbar.crossbar import Counters, Crossbar
-from ohmgrad.crossbar.tile import Algorithm, State, Tile
+from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Counters
+from ohmgrad.crossbar.grid import Grid, place
+from ohmgrad.crossbar.tile import Algorithm, Mapping, State, Tile
 
-__all__ = ["Algorithm", "Counters", "Crossbar", "State", "Tile"]
+__all__ = ["Algorithm", "Counters", "Crossbar", "Grid", "Mapping", "State", "Tile", "place"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,10 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar import elements, relax
+from ohmgrad.crossbar.elements import Counters
 from ohmgrad.devices.base import Device
+from ohmgrad.periphery.reader import readers
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses import op
 from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
@@ -19,22 +21,6 @@ from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 NO_APPLIER: tuple[Any, Any] = (None, None)
 MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What a crossbar has done so far, per replica.
-
-    cycles: rank-1 write cycles. pulses: pulses that reached devices (in the expected update: their mean number).
-    reads: vectors read, forward and transposed. digital_memory: most numbers that a write kept outside the array.
-    pulses_per_crosspoint: the pulses at each, (*replica, out, in), int64 (in the expected update: float64), if kept.
-    """
-
-    cycles: int
-    pulses: Tensor
-    reads: int
-    digital_memory: int
-    pulses_per_crosspoint: Tensor | None = None
 
 
 class Crossbar(nn.Module):
@@ -50,6 +36,7 @@ class Crossbar(nn.Module):
         weight: initial state, (*replica, out, in) or (out, in), clipped to the devices' bounds; 0 if absent.
         dtype: float32 or float64.
         count_pulses: keep the pulses that reached each crosspoint (endurance), 8 bytes each.
+        periphery: converters and noise of its reads; ideal reads if absent.
 
     Raises:
         ValueError, TypeError: a shape, dtype or value breaks its rule; the message names the tensor.
@@ -82,6 +69,7 @@ class Crossbar(nn.Module):
         weight: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
         count_pulses: bool = False,
+        periphery: Periphery | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 2 or min(shape) < 1:
@@ -122,6 +110,7 @@ class Crossbar(nn.Module):
         if self.device_model.write_noise:
             # What the pulses act on; the visible weight is this plus write noise.
             self.register_buffer("persistent", self.weight.clone())
+        self.readers = None if periphery is None else readers(periphery, self.replicas, dtype)
         if weight is not None:
             self.set_weight(weight)
 
@@ -150,20 +139,29 @@ class Crossbar(nn.Module):
         self._state.copy_(weight).clamp_(low, high)
         self._show_settled(torch.ones_like(self.weight, dtype=torch.bool))
 
-    def read(self, x: Tensor) -> Tensor:
-        """W x for each row of x: (*replica, batch, in) to (*replica, batch, out)."""
-        self._count_reads(x)
-        return x @ self.weight.mT
+    def read(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """W x for each row of x: (*replica, batch, in) to (*replica, batch, out).
 
-    def read_transposed(self, d: Tensor) -> Tensor:
-        """W' d for each row of d: (*replica, batch, out) to (*replica, batch, in)."""
-        self._count_reads(d)
-        return d @ self.weight
+        weight: what the lines see where several crossbars share them, (*replica, out, in); else the crossbar's own.
+        """
+        self.count_reads(x)
+        w = self.weight if weight is None else weight
+        return x @ w.mT if self.readers is None else self.readers["read"](w, x, self.seed)
+
+    def read_transposed(self, d: Tensor, weight: Tensor | None = None) -> Tensor:
+        """W' d for each row of d: (*replica, batch, out) to (*replica, batch, in); weight as in `read`."""
+        self.count_reads(d)
+        w = self.weight if weight is None else weight
+        return d @ w if self.readers is None else self.readers["read_transposed"](w.mT, d, self.seed)
 
     def read_columns(self, columns: Tensor) -> Tensor:
-        """Reads with one-hot inputs: columns (n,) of indices to (*replica, n, out)."""
+        """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out)."""
         self.reads.add_(len(columns))
-        return self.weight[..., columns].mT
+        if self.readers is None:
+            return self.weight[..., columns].mT
+        one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1]).to(self.weight.dtype)
+        x = one_hot.expand(*self.replicas, *one_hot.shape)
+        return self.readers["read_columns"](self.weight, x, self.seed)
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """One mini-batch of rank-1 cycles: w moves by -lr * d x' in the mean, through the devices.
@@ -358,7 +356,8 @@ class Crossbar(nn.Module):
         self._applier = NO_APPLIER
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _count_reads(self, vectors: Tensor) -> None:
+    def count_reads(self, vectors: Tensor) -> None:
+        """Note a read of each row of vectors."""
         self.reads.add_(vectors.shape[-2] if vectors.dim() > 1 else 1)
 
     def _check_update(self, update: Update) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,22 @@ from ohmgrad.devices.base import Device, draw
 
 # What a device that lacks an effect has in its place.
 NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a crossbar has done so far, per replica.
+
+    cycles: rank-1 write cycles. pulses: pulses that reached devices (in the expected update: their mean number).
+    reads: vectors read, forward and transposed. digital_memory: most numbers that a write kept outside the array.
+    pulses_per_crosspoint: the pulses at each, (*replica, out, in), int64 (in the expected update: float64), if kept.
+    """
+
+    cycles: int
+    pulses: Tensor
+    reads: int
+    digital_memory: int
+    pulses_per_crosspoint: Tensor | None = None
 
 
 def draw_all(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -67,18 +69,80 @@ class Algorithm(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mapping:
+    """How a layer's matrix W is put onto crossbars: W = a W_t with digital scales a, split where it is too large.
+
+    Args:
+        weight_scaling_omega: the largest |W_t| at the start; 0 for no scaling, a = 1. Keep it below
+            w_max (1 - 2 w_max_dtod).
+        weight_scaling_columnwise: a scale for each output instead of one.
+        weight_scaling_lr_compensation: send updates with lr / mean(a) and errors that are as much larger, which
+            matters to update management and to an absolute `fast_lr`.
+        learn_out_scaling: a digital factor of the output, trained as any digital parameter; it starts at 1.
+        out_scaling_columnwise: such a factor for each output.
+        max_input_size, max_output_size: the largest crossbar; larger matrices go onto several, whose partial sums are
+            added digitally. None for no limit.
+
+    Source: aihwkit `MappingParameter`, whose names these are.
+    """
+
+    weight_scaling_omega: float = 0.0
+    weight_scaling_columnwise: bool = False
+    weight_scaling_lr_compensation: bool = False
+    learn_out_scaling: bool = False
+    out_scaling_columnwise: bool = False
+    max_input_size: int | None = None
+    max_output_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight_scaling_omega < math.inf:
+            raise ValueError(f"Mapping needs a finite weight_scaling_omega >= 0, got {self.weight_scaling_omega}")
+        for name in ("max_input_size", "max_output_size"):
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise ValueError(f"Mapping needs {name} >= 1 or None, got {size}")
+
+    def scales(self, weight: Tensor) -> Tensor | None:
+        """The scales a of a matrix (*replica, out, in): (*replica, out), or (*replica, 1) for one; 1 where W is 0."""
+        if not self.weight_scaling_omega:
+            return None
+        largest = weight.abs().amax(-1)
+        if not self.weight_scaling_columnwise:
+            largest = largest.amax(-1, keepdim=True)
+        return torch.where(largest > 0, largest / self.weight_scaling_omega, 1.0)
+
+    def learned_scale(self, weight: Tensor) -> nn.Parameter | None:
+        """The factor of the output that is trained, (*replica, out), or (*replica, 1) for one."""
+        n = weight.shape[-2] if self.out_scaling_columnwise else 1
+        return nn.Parameter(weight.new_ones(*weight.shape[:-2], n)) if self.learn_out_scaling else None
+
+
 class Tile(nn.Module):
     """An algorithm's crossbars behind one matrix, (*replica, out, in).
 
     Args:
         weight: initial weight, (*replica, out, in); bounds of the devices clip it.
         algorithm: what to do with an update.
-        crossbar: keyword arguments of `Crossbar` (device, update, replicas, dtype), the seed aside.
+        crossbar: keyword arguments of `Crossbar` (device, update, periphery, count_pulses), seed and shape aside.
         seed: one integer, or one for each replica. Crossbar number k of the tile derives its own from it.
+        mapping: digital scales; `max_input_size` and `max_output_size` are up to `grid.place`.
     """
 
-    def __init__(self, weight: Tensor, *, algorithm: Algorithm, crossbar: dict, seed: int | Sequence[int] = 0) -> None:
+    out_scale: nn.Parameter | None
+    scale: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        algorithm: Algorithm,
+        crossbar: dict,
+        seed: int | Sequence[int] = 0,
+        mapping: Mapping | None = None,
+    ) -> None:
         super().__init__()
+        self.mapping = mapping or Mapping()
+        weight = weight.detach()
         shape = (weight.shape[-2], weight.shape[-1])
         replicas = tuple(weight.shape[:-2])
         seeds = random.seed_tensor(seed, replicas)
@@ -92,7 +156,9 @@ class Tile(nn.Module):
 
         dtype = weight.dtype
         self.algorithm = algorithm
-        self.state = algorithm.init(new_crossbar, weight.detach())
+        self.register_buffer("scale", self.mapping.scales(weight))
+        self.state = algorithm.init(new_crossbar, weight if self.scale is None else weight / self.scale[..., None])
+        self.out_scale = self.mapping.learned_scale(weight)
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # says whether updates wait. It never changes.
         self.handle = nn.Parameter(torch.zeros((), dtype=dtype))
@@ -101,8 +167,12 @@ class Tile(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The represented matrix, (*replica, out, in), a new tensor."""
-        return _sum(gain * bar.weight for gain, bar in self.algorithm.mixture(self.state))
+        """The represented matrix, all digital scales in it, (*replica, out, in), a new tensor."""
+        w = _sum(gain * bar.weight for gain, bar in self.algorithm.mixture(self.state))
+        for scale in (self.scale, self.out_scale):
+            if scale is not None:
+                w = w * scale.detach()[..., None]
+        return w
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,14 +185,27 @@ class Tile(nn.Module):
         return [m for m in self.state.modules() if isinstance(m, Crossbar)]
 
     def read(self, x: Tensor) -> Tensor:
-        """W x: (*replica, batch, in) to (*replica, batch, out)."""
-        y = _sum(gain * bar.read(x) for gain, bar in self.algorithm.mixture(self.state))
+        """W x, the learned scale aside: (*replica, batch, in) to (*replica, batch, out)."""
+        bar, weight = self._lines(x)
+        y = bar.read(x, weight)
+        if self.scale is not None:
+            y = y * self.scale[..., None, :]
         return y if self._offset is None else y + (x @ self._offset.V) @ self._offset.U.mT
 
     def read_transposed(self, d: Tensor) -> Tensor:
-        """W' d: (*replica, batch, out) to (*replica, batch, in)."""
-        x = _sum(gain * bar.read_transposed(d) for gain, bar in self.algorithm.mixture(self.state))
+        """W' d, the learned scale aside: (*replica, batch, out) to (*replica, batch, in)."""
+        bar, weight = self._lines(d)
+        x = bar.read_transposed(d if self.scale is None else d * self.scale[..., None, :], weight)
         return x if self._offset is None else x + (d @ self._offset.U) @ self._offset.V.mT
+
+    def _lines(self, vectors: Tensor) -> tuple[Crossbar, Tensor | None]:
+        """The crossbar whose converters read the vectors, and what they see where more crossbars share its lines."""
+        (gain, bar), *others = mixture = self.algorithm.mixture(self.state)
+        if not others and gain == 1.0:
+            return bar, None
+        for _, other in others:
+            other.count_reads(vectors)
+        return bar, _sum(gain * bar.weight for gain, bar in mixture)
 
     @contextmanager
     def offset(self, U: Tensor, V: Tensor) -> Iterator[None]:
@@ -153,9 +236,16 @@ class Tile(nn.Module):
         waiting, self.waiting = self.waiting, []
         if self._is_waiting():
             for update in _merge(waiting):
-                self.algorithm.update(self.state, update, lr)
+                self._send(update, lr)
         for bar in self.crossbars:
             bar.relax()
+
+    def _send(self, update: Update, lr: float) -> None:
+        """An update of W as one of W_t = W / a, which moves by 1 / a times what W is to move by."""
+        if self.scale is not None:
+            factor = 1.0 / float(self.scale.mean()) if self.mapping.weight_scaling_lr_compensation else 1.0
+            update, lr = update.scaled(1.0 / (self.scale * factor)), lr * factor
+        self.algorithm.update(self.state, update, lr)
 
     def _is_waiting(self) -> bool:
         return self.handle.grad is not None and bool(self.handle.grad)

@@ -1,6 +1,28 @@
 """Floor 5: torch layers on tiles."""
 
-from ohmgrad.nn.convert import convert
+from ohmgrad.nn.attention import AnalogMultiheadAttention
+from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
+from ohmgrad.nn.convert import convert, to_digital
+from ohmgrad.nn.embedding import AnalogEmbedding
+from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.linear import AnalogLinear
+from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
+from ohmgrad.nn.rules import Rule
+from ohmgrad.nn.summary import summary
 
-__all__ = ["AnalogLinear", "convert"]
+__all__ = [
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogEmbedding",
+    "AnalogGRU",
+    "AnalogLSTM",
+    "AnalogLinear",
+    "AnalogMultiheadAttention",
+    "AnalogRNN",
+    "Hardware",
+    "Rule",
+    "convert",
+    "summary",
+    "to_digital",
+]

@@ -1,45 +1,84 @@
-"""From a digital model to an analog one."""
+"""From a digital model to an analog one, and back."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from ohmgrad import random
 from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
+from ohmgrad.nn import fused
+from ohmgrad.nn.attention import AnalogMultiheadAttention
+from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
+from ohmgrad.nn.embedding import AnalogEmbedding
+from ohmgrad.nn.hardware import Hardware
+from ohmgrad.nn.layer import AnalogLayer
 from ohmgrad.nn.linear import AnalogLinear
+from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
+from ohmgrad.nn.rules import Rule
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
-LAYERS: dict[type[nn.Module], type[AnalogLinear]] = {nn.Linear: AnalogLinear}
+LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
+    nn.Linear: AnalogLinear,
+    nn.Conv1d: AnalogConv1d,
+    nn.Conv2d: AnalogConv2d,
+    nn.Conv3d: AnalogConv3d,
+    nn.Embedding: AnalogEmbedding,
+    nn.RNN: AnalogRNN,
+    nn.GRU: AnalogGRU,
+    nn.LSTM: AnalogLSTM,
+    nn.MultiheadAttention: AnalogMultiheadAttention,
+}
+
+Tree = dict[str, nn.Module]
 
 
 def convert(
     model: nn.Module | Sequence[nn.Module],
     *,
-    device: Device | Sequence[Device],
+    device: Device | Sequence[Device] | None = None,
     algorithm: Algorithm | None = None,
     update: ExpectedUpdate | PulsedUpdate | None = None,
     seed: int | Sequence[int] = 0,
     replicas: bool | None = None,
+    count_pulses: bool = False,
+    periphery: Periphery | None = None,
+    mapping: WeightMapping | None = None,
+    rules: Sequence[Rule] = (),
 ) -> nn.Module:
-    """The same model with its linear layers on tiles; the model given stays as it is.
+    """The same model with its layers on tiles; the model given stays as it is.
+
+    Every layer of `LAYERS` becomes analog, unless a rule keeps it digital. Digital stay also subclasses with a forward
+    of their own, and layers whose weights are computed from other parameters (`torch.nn.utils.parametrize`,
+    weight_norm, pruning). `summary` lists what became of each. Hooks of a layer stay with the digital one.
 
     Args:
         model: any module tree; a sequence of equally built ones becomes one model of replicas, each with the
             weights of its own, whose inputs and outputs are (replica, batch, ...).
-        device: the devices; a sequence gives one to each replica.
+        device: the devices; a sequence gives one to each replica. May be left out where rules give one to each layer.
         algorithm: the training algorithm, Analog SGD by default.
         update: `ExpectedUpdate()` by default.
         seed: one integer s (replica r gets s + r), or one for each replica; layer k derives its own from it, so a
-            replica draws the same numbers as a model converted alone with its seed.
+            replica draws the same numbers as a model converted alone with its seed, and no layer's numbers depend
+            on rules.
         replicas: whether shapes have a replica dimension in front; by default where a sequence of several is given.
+        count_pulses: keep the pulses that reached each crosspoint.
+        periphery: converters and noise of reads; ideal reads by default.
+        mapping: digital scales, and the largest size of a crossbar.
+        rules: exceptions; of those that match a layer, the first decides.
 
     Raises:
-        ValueError: the models differ in structure, hold layers with parameters that cannot be replicated, or
-            have no linear layer.
+        ValueError: the models differ in structure, or hold layers that cannot be replicated; no layer becomes analog;
+            a rule matches no layer; a layer has no device, no weights yet (lazy, or on the meta device), an option that
+            no tile can have, or a parameter that it shares with another layer.
 
     >>> from ohmgrad.devices import Ideal
     >>> convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), device=Ideal())[0].weight.shape
@@ -53,28 +92,158 @@ def convert(
     elif not replicas and len(models) > 1:
         raise ValueError(f"convert needs one model where replicas=False, got {len(models)}")
     seeds = random.seed_tensor(seed, (len(models),) if replicas else ())
-    trees = [dict(m.named_modules(remove_duplicate=True)) for m in models]
+    trees = [dict(m.named_modules()) for m in models]
     if any(list(tree) != list(trees[0]) for tree in trees):
         raise ValueError("convert needs models of equal structure as replicas, got different module names")
+    found = _find(trees[0])
+    settings = {
+        "device": device, "algorithm": algorithm, "update": update, "count_pulses": count_pulses,
+        "periphery": periphery, "mapping": mapping,
+    }  # fmt: skip
+    chosen = _choose(models[0], found, rules, settings)
+    _check_shared(trees[0], found, chosen)
+    if replicas:
+        _check_replicas(trees, found, chosen)
     converted: dict[int, nn.Module] = {}
+    for k, (name, kind) in enumerate(found.items()):
+        if name in chosen:
+            own = random.derive(seeds, k).flatten().tolist()
+            converted[id(trees[0][name])] = _on_tiles(name, kind, [t[name] for t in trees], chosen[name], own, replicas)
+    # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
+    analog = copy.deepcopy(models[0], converted)  # type: ignore[arg-type]
+    fused.switch_off(analog)
+    return analog
+
+
+def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
+    """The same model with torch's layers, of the weights that the tiles represent now; a deep copy.
+
+    Args:
+        model: any module tree.
+        replica: which one, of a model of replicas.
+
+    Raises:
+        ValueError: a model of replicas without `replica`, or one without replicas and with it.
+
+    >>> from ohmgrad.devices import Ideal
+    >>> to_digital(convert(nn.Sequential(nn.Linear(3, 2)), device=Ideal()))
+    Sequential(
+      (0): Linear(in_features=3, out_features=2, bias=True)
+    )
+    """
+    index = () if replica is None else (replica,)
+    converted: dict[int, nn.Module] = {}
+    done: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, tuple(LAYERS.values())) and not _lies_inside(name, done):
+            converted[id(module)] = module.to_digital(*index)
+            done.append(name)
+    digital = copy.deepcopy(model, converted)  # type: ignore[arg-type]  # as in convert
+    fused.restore(digital)
+    return digital
+
+
+def _find(tree: Tree) -> dict[str, type[nn.Module]]:
+    """The layers that a tile can take the place of, by name, each with the key of LAYERS; none inside another."""
+    found: dict[str, type[nn.Module]] = {}
+    for name, module in tree.items():  # holders come first
+        if not _lies_inside(name, found) and (kind := _kind(module)) is not None:
+            if any(is_lazy(p) or p.is_meta for p in module.parameters()):
+                raise ValueError(
+                    f"convert needs layers with weights, got {name!r} ({type(module).__name__}) without: "
+                    "run a model with lazy layers once before, and one on the meta device has none to convert"
+                )
+            found[name] = kind
+    if not found:
+        names = ", ".join(kind.__name__ for kind in LAYERS)
+        raise ValueError(f"convert found no layer for tiles in {type(tree['']).__name__}; it knows {names}")
+    return found
+
+
+def _kind(module: nn.Module) -> type[nn.Module] | None:
+    """The key of LAYERS that a module behaves as."""
+    for kind in LAYERS:
+        # A forward of its own may do anything with the weight; and attention takes the weight out of this one.
+        is_one = isinstance(module, kind) and type(module).forward is kind.forward
+        if is_one and not isinstance(module, NonDynamicallyQuantizableLinear) and not _computes_weights(module):
+            return kind
+    return None
+
+
+def _computes_weights(module: nn.Module) -> bool:
+    """Whether weights are functions of other parameters, of which a tile would know nothing."""
+    # weight_norm's and spectral_norm's or pruning's names for what they compute weights from.
+    return parametrize.is_parametrized(module) or any(name.endswith(("_g", "_orig")) for name in module._parameters)
+
+
+def _lies_inside(name: str, holders: Sequence[str] | Mapping[str, object]) -> bool:
+    return any(not holder or name.startswith(f"{holder}.") for holder in holders)
+
+
+def _choose(
+    model: nn.Module, found: Mapping[str, type[nn.Module]], rules: Sequence[Rule], settings: dict
+) -> dict[str, Hardware]:
+    """The hardware of every layer that becomes analog, by name."""
+    modules = dict(model.named_modules(remove_duplicate=False))  # a shared layer goes by each of its names
+    names: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        names.setdefault(id(module), []).append(name)
+    chosen, unused = {}, list(rules)
+    for name in found:
+        fitting = [r for r in rules if any(r.matches(n, modules) for n in names[id(modules[name])])]
+        unused = [r for r in unused if r not in fitting]
+        rule = fitting[0] if fitting else Rule(name)
+        if rule.digital:
+            continue
+        own = settings | rule.settings
+        if own["device"] is None:
+            raise ValueError(f"convert needs a device for {name!r}: neither device= nor a rule gives it one")
+        chosen[name] = Hardware(**own)
+    # A digital one may name what stays digital anyway, but no part of a layer.
+    others = [name for name in modules if not _lies_inside(name, found)]
+    unused = [r for r in unused if not (r.digital and any(r.matches(name, modules) for name in others))]
+    if unused:
+        raise ValueError(f"convert got a rule for {unused[0].match!r} that matches no layer; there are {list(found)}")
+    if not chosen:
+        raise ValueError("convert needs a layer that becomes analog, but rules keep all of them digital")
+    return chosen
+
+
+def _check_shared(tree: Tree, found: Mapping[str, object], chosen: Mapping[str, Hardware]) -> None:
+    """Refuse a parameter that an analog layer shares with another module: on a tile it would be a second one."""
+    owners: dict[int, tuple[str, str]] = {}
+    for name, module in tree.items():
+        if _lies_inside(name, found):
+            continue
+        for parameter, value in module.named_parameters(recurse=name in found):
+            first, _ = owners.setdefault(id(value), (name, parameter))
+            if first != name and (first in chosen or name in chosen):
+                raise ValueError(
+                    f"convert cannot put {first!r} or {name!r} on tiles: they share the parameter {parameter!r}. "
+                    f"Keep both digital, with Rule({first!r}, digital=True) and Rule({name!r}, digital=True)"
+                )
+
+
+def _check_replicas(trees: Sequence[Tree], found: Mapping[str, object], chosen: Mapping[str, Hardware]) -> None:
     for name, module in trees[0].items():
-        if type(module) in LAYERS:
+        if name in found:
             layers = [tree[name] for tree in trees]
-            if len({(type(m), *((k, p.shape) for k, p in m.named_parameters())) for m in layers}) != 1:
+            if len({(repr(m), *((k, p.shape) for k, p in m.named_parameters())) for m in layers}) != 1:
                 raise ValueError(f"convert needs models of equal structure as replicas, got different layers {name!r}")
-            own = random.derive(seeds, len(converted)).flatten().tolist()
-            converted[id(module)] = LAYERS[type(module)].from_digital(
-                layers,  # type: ignore[arg-type]  # the key of LAYERS is their type
-                algorithm=algorithm,
-                crossbar={"device": device, "update": update},
-                seed=own,
-                replicas=replicas,
-            )
-        elif replicas and next(module.parameters(recurse=False), None) is not None:
+        is_inside = _lies_inside(name, chosen)
+        if name not in chosen and not is_inside and next(module.parameters(recurse=False), None) is not None:
             raise ValueError(
                 f"convert cannot replicate {name!r} ({type(module).__name__}): it keeps digital parameters"
             )
-    if not converted:
-        raise ValueError(f"convert found no {' or '.join(t.__name__ for t in LAYERS)} in {type(models[0]).__name__}")
-    # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
-    return copy.deepcopy(models[0], converted)  # type: ignore[arg-type]
+
+
+def _on_tiles(
+    name: str, kind: type[nn.Module], layers: list[nn.Module], hardware: Hardware, seed: list[int], replicas: bool
+) -> nn.Module:
+    """One analog layer; what it refuses is told with its name."""
+    try:
+        return LAYERS[kind].from_digital(
+            layers, hardware=hardware, seed=seed, replicas=(len(layers),) if replicas else ()
+        )
+    except ValueError as error:
+        raise ValueError(f"convert cannot put {name!r} ({kind.__name__}) on tiles: {error}") from error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.pulses.forms import Outer
 
@@ -16,7 +17,7 @@ class _TileRead(torch.autograd.Function):
     """y = W x; backward gives W' d, and leaves (d, x) on the tile for the optimizer."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, handle: Tensor, tile: Tile) -> Tensor:
+    def forward(ctx: Any, x: Tensor, handle: Tensor, tile: Tile | Grid) -> Tensor:
         ctx.tile = tile
         ctx.save_for_backward(x)
         return tile.read(x)
@@ -35,7 +36,7 @@ class _TileRead(torch.autograd.Function):
 _read: Any = torch.compiler.disable(_TileRead.apply)
 
 
-def read(tile: Tile, x: Tensor) -> Tensor:
+def read(tile: Tile | Grid, x: Tensor) -> Tensor:
     """W x through the tile, differentiable: (*replica, ..., in) to (*replica, ..., out).
 
     Raises:
@@ -48,4 +49,6 @@ def read(tile: Tile, x: Tensor) -> Tensor:
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
     y = _read(x.reshape(*replicas, -1, n_in), tile.handle, tile)
+    if tile.out_scale is not None:
+        y = y * tile.out_scale[..., None, :]
     return y.reshape(*x.shape[:-1], n_out)

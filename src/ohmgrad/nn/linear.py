@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ohmgrad.algorithms import AnalogSGD
-from ohmgrad.crossbar.tile import Algorithm, Tile
-from ohmgrad.devices.base import Device
 from ohmgrad.nn.function import read
-from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
+from ohmgrad.nn.hardware import Hardware
+from ohmgrad.nn.layer import blank, digital_copy, filled, of_replica, represented, stacked
 
 
 class AnalogLinear(nn.Module):
@@ -20,11 +19,9 @@ class AnalogLinear(nn.Module):
 
     Args:
         in_features, out_features, bias: as in `torch.nn.Linear`, whose initialisation is used.
-        device: the devices of the tile; a sequence gives one to each replica.
-        algorithm: the training algorithm, Analog SGD by default.
-        update: `ExpectedUpdate()` by default.
         seed: of the tile; one integer or one for each replica.
         replicas: leading dimensions of weight, bias, inputs and outputs.
+        **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
     Shapes: (*replica, ..., in) to (*replica, ..., out).
 
@@ -40,72 +37,61 @@ class AnalogLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         *,
-        device: Device | Sequence[Device],
-        algorithm: Algorithm | None = None,
-        update: ExpectedUpdate | PulsedUpdate | None = None,
         seed: int | Sequence[int] = 0,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
+        **hardware: Any,  # Hardware refuses what is no field of it, and its next field needs no line here
     ) -> None:
         super().__init__()
-        n = int(torch.tensor(replicas).prod()) if replicas else 1
-        linears = [nn.Linear(in_features, out_features, bias, dtype=dtype) for _ in range(n)]
-        self._place(
-            torch.stack([m.weight for m in linears]).reshape(*replicas, out_features, in_features),
-            torch.stack([m.bias for m in linears]).reshape(*replicas, out_features) if bias else None,
-            algorithm=algorithm,
-            crossbar={"device": device, "update": update},
-            seed=seed,
-        )
+        layers = [nn.Linear(in_features, out_features, bias, dtype=dtype) for _ in range(math.prod(replicas))]
+        self._place(layers, Hardware(**hardware), seed, replicas)
 
     @classmethod
     def from_digital(
         cls,
-        linears: Sequence[nn.Linear],
+        layers: Sequence[nn.Linear],
         *,
-        algorithm: Algorithm | None,
-        crossbar: dict[str, Any],
-        seed: Sequence[int],
-        replicas: bool = False,
+        hardware: Hardware,
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
     ) -> AnalogLinear:
-        """A layer of replicas from several digital layers, or one layer from one; what is frozen stays frozen."""
-        layer = cls.__new__(cls)  # not __init__, which would draw weights only to drop them
-        nn.Module.__init__(layer)
-        weight = torch.stack([m.weight for m in linears]) if replicas else linears[0].weight
-        bias = None
-        if linears[0].bias is not None:
-            bias = torch.stack([m.bias for m in linears]) if replicas else linears[0].bias
-        layer._place(weight, bias, algorithm=algorithm, crossbar=crossbar, seed=seed)
-        layer.tile.handle.requires_grad_(linears[0].weight.requires_grad)
-        if layer.bias is not None:
-            layer.bias.requires_grad_(linears[0].bias.requires_grad)
-        return layer.train(linears[0].training)
+        """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
+        layer = blank(cls)
+        layer._place(layers, hardware, seed, replicas)
+        return layer
 
     def _place(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        algorithm: Algorithm | None,
-        crossbar: dict,
-        seed: int | Sequence[int],
+        self, layers: Sequence[nn.Linear], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
     ) -> None:
-        self.out_features, self.in_features = weight.shape[-2:]
-        self.tile = Tile(weight, algorithm=algorithm or AnalogSGD(), crossbar=crossbar, seed=seed)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        first = layers[0]
+        self.in_features, self.out_features = first.in_features, first.out_features
+        self.replicas = tuple(replicas)
+        self.tile = hardware.tile(stacked(layers, "weight", replicas), seed=seed)
+        self.tile.requires_grad_(first.weight.requires_grad)
+        self.bias = digital_copy(layers, "bias", replicas)
+        self.train(first.training)
 
     @property
     def weight(self) -> Tensor:
         """The represented matrix, (*replica, out, in), a new tensor."""
         return self.tile.weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(*replica, ..., in) to (*replica, ..., out)."""
-        y = read(self.tile, x)
+        y = read(self.tile, input)
         if self.bias is None:
             return y
         shape = (*self.bias.shape[:-1], *[1] * (y.dim() - self.bias.dim()), self.out_features)
         return y + self.bias.reshape(shape)
+
+    def to_digital(self, *replica: int) -> nn.Linear:
+        """torch's layer with the weights represented now, of one replica where there are replicas."""
+        with torch.device("meta"):
+            layer = nn.Linear(self.in_features, self.out_features, self.bias is not None)
+        weight = represented(self.tile, self.weight)
+        return filled(
+            layer, training=self.training, **of_replica(self.replicas, replica, weight=weight, bias=self.bias)
+        )
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""

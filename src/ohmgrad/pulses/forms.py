@@ -24,6 +24,10 @@ class Outer:
     d: Tensor
     x: Tensor
 
+    def scaled(self, rows: Tensor) -> Outer:
+        """The same with row i of the matrix times rows[i]; rows is (*replica, out), or 1 for all."""
+        return Outer(self.d * rows[..., None, :], self.x)
+
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it."""
         return self
@@ -45,6 +49,10 @@ class LowRank:
     U: Tensor
     V: Tensor
 
+    def scaled(self, rows: Tensor) -> LowRank:
+        """As `Outer.scaled`."""
+        return LowRank(self.U * rows[..., None], self.V)
+
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it: one for each column of U."""
         return Outer(self.U.mT, self.V.mT)
@@ -64,6 +72,10 @@ class Dense:
     """Any matrix dW, (*replica, out, in)."""
 
     dW: Tensor
+
+    def scaled(self, rows: Tensor) -> Dense:
+        """As `Outer.scaled`."""
+        return Dense(self.dW * rows[..., None])
 
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it: row by row."""

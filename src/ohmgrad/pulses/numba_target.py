@@ -21,7 +21,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types as numba_types
 
-from ohmgrad import random, vocabulary
+from ohmgrad import random
 from ohmgrad.vocabulary import Target
 
 njit: Any = numba.njit  # its own types lose the signature of what it compiles
@@ -113,7 +113,9 @@ def cache_directory() -> str:
     Numba itself looks at the date of the one file that a kernel stands in, and would run old code after a change of
     what the kernel calls.
     """
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(random.__file__), Path(vocabulary.__file__)]
+    root = Path(random.__file__).parent
+    sources = [*sorted(root.glob("pulses/*.py")), *sorted(root.glob("periphery/*.py"))]
+    sources += [root / "random.py", root / "vocabulary.py"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:

@@ -1,0 +1,151 @@
+"""A matrix that is larger than a crossbar may be: a grid of tiles, whose partial sums are added digitally."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ohmgrad import random
+from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile
+from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
+
+
+def place(
+    weight: Tensor,
+    *,
+    algorithm: Algorithm,
+    crossbar: dict,
+    seed: int | Sequence[int] = 0,
+    mapping: Mapping | None = None,
+) -> Tile | Grid:
+    """A matrix on one tile, or on a grid of tiles where it is larger than `mapping` allows. Arguments as of `Tile`."""
+    mapping = mapping or Mapping()
+    parts = [
+        _parts(n, most)
+        for n, most in zip(weight.shape[-2:], (mapping.max_output_size, mapping.max_input_size), strict=True)
+    ]
+    if all(len(p) == 1 for p in parts):
+        return Tile(weight, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping)
+    return Grid(weight, *parts, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping)
+
+
+class Grid(nn.Module):
+    """Tiles side by side behind one matrix, (*replica, out, in), with the face of a `Tile`.
+
+    Args:
+        rows, columns: which outputs and inputs the tiles of each row and column of the grid take.
+        others: as of `Tile`; tile number k derives its seed from the grid's.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        rows: Sequence[slice],
+        columns: Sequence[slice],
+        *,
+        algorithm: Algorithm,
+        crossbar: dict,
+        seed: int | Sequence[int],
+        mapping: Mapping,
+    ) -> None:
+        super().__init__()
+        self.rows, self.columns = tuple(rows), tuple(columns)
+        self.shape = (weight.shape[-2], weight.shape[-1])
+        self.algorithm = algorithm
+        self.out_scale = mapping.learned_scale(weight)  # of the sums, so that it is not the tiles'
+        seeds = random.seed_tensor(seed, weight.shape[:-2])
+        self.tiles = nn.ModuleList(
+            Tile(
+                weight[..., row, column],
+                algorithm=algorithm,
+                crossbar=crossbar,
+                seed=random.derive(seeds, k).flatten().tolist(),
+                mapping=replace(mapping, learn_out_scaling=False),
+            )
+            for k, (row, column) in enumerate(self._places())
+        )
+
+    @property
+    def handle(self) -> nn.Parameter:
+        """What stands for the matrix in autograd: the first tile's; each tile has its own in optimizers."""
+        return self._grid()[0][0].handle
+
+    @property
+    def weight(self) -> Tensor:
+        """The represented matrix, (*replica, out, in), a new tensor."""
+        w = torch.cat([torch.cat([tile.weight for tile in row], -1) for row in self._grid()], -2)
+        return w if self.out_scale is None else w * self.out_scale.detach()[..., None]
+
+    @property
+    def crossbars(self) -> list[Crossbar]:
+        """All crossbars of all tiles."""
+        return [bar for row in self._grid() for tile in row for bar in tile.crossbars]
+
+    def read(self, x: Tensor) -> Tensor:
+        """W x, the learned scale aside: (*replica, batch, in) to (*replica, batch, out)."""
+        parts = [x[..., column] for column in self.columns]
+        sums = [_sum([tile.read(part) for tile, part in zip(row, parts, strict=True)]) for row in self._grid()]
+        return torch.cat(sums, -1)
+
+    def read_transposed(self, d: Tensor) -> Tensor:
+        """W' d, the learned scale aside: (*replica, batch, out) to (*replica, batch, in)."""
+        parts, grid = [d[..., row] for row in self.rows], self._grid()
+        sums = [
+            _sum([grid[i][j].read_transposed(part) for i, part in enumerate(parts)]) for j in range(len(self.columns))
+        ]
+        return torch.cat(sums, -1)
+
+    @contextmanager
+    def offset(self, U: Tensor, V: Tensor) -> Iterator[None]:
+        """As `Tile.offset`: each tile reads its part of W + U V'."""
+        with ExitStack() as stack:
+            for (row, column), tile in zip(self._places(), self.tiles, strict=True):
+                assert isinstance(tile, Tile)  # said for the type checker
+                stack.enter_context(tile.offset(U[..., row, :], V[..., column, :]))
+            yield
+
+    def record(self, update: Update) -> None:
+        """Each tile keeps its part until the optimizer steps."""
+        for (row, column), tile in zip(self._places(), self.tiles, strict=True):
+            assert isinstance(tile, Tile)  # said for the type checker
+            tile.record(_part(update, row, column))
+
+    def _places(self) -> list[tuple[slice, slice]]:
+        return [(row, column) for row in self.rows for column in self.columns]
+
+    def _grid(self) -> list[list[Tile]]:
+        """Tiles by rows."""
+        n, tiles = len(self.columns), list(self.tiles)
+        return [tiles[k : k + n] for k in range(0, len(tiles), n)]  # type: ignore[misc]  # each is a Tile
+
+
+def _part(update: Update, row: slice, column: slice) -> Update:
+    if isinstance(update, Outer):
+        return Outer(update.d[..., row], update.x[..., column])
+    if isinstance(update, LowRank):
+        return LowRank(update.U[..., row, :], update.V[..., column, :])
+    return Dense(update.dW[..., row, column])
+
+
+def _parts(n: int, most: int | None) -> list[slice]:
+    """As few parts as allowed, as equal as can be.
+
+    >>> _parts(10, 4)
+    [slice(0, 4, None), slice(4, 7, None), slice(7, 10, None)]
+    """
+    count = -(-n // (most or n))
+    sizes = [n // count + (k < n % count) for k in range(count)]
+    ends = [sum(sizes[: k + 1]) for k in range(count)]
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

@@ -1,0 +1,217 @@
+"""Convolutions whose kernels are a tile: every position of the kernel on the input is one vector that is read.
+
+The kernel, (out, in / groups, *kernel), is the matrix (out, in / groups * prod(kernel)); with several groups each has
+a crossbar of its own, and the replica dimension behind the layer's own carries them. A mini-batch of N inputs with P
+positions each is one mini-batch of N P samples, in their order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ohmgrad.nn.function import read
+from ohmgrad.nn.hardware import Hardware
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, of_replica, represented, stacked
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+class AnalogConv(nn.Module):
+    """What convolutions of any dimension share; `AnalogConv1d`, `AnalogConv2d` and `AnalogConv3d` are the layers.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in torch's
+            layer, whose initialisation is used.
+        seed: of the tile; one integer or one for each replica.
+        replicas: leading dimensions of weight, bias, inputs and outputs.
+        **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
+
+    Shapes: (*replica, batch, in, *size) to (*replica, batch, out, *positions); the batch may be missing.
+
+    Cost: the vectors, up to prod(kernel) times the input, are kept until the optimizer steps.
+
+    Raises:
+        ValueError: as torch's layer; or input has another shape, or is smaller than the kernel.
+    """
+
+    digital: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,  # int | tuple of as many as the layer has dimensions, which torch checks; so the next three
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        *,
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
+        dtype: torch.dtype | None = None,
+        **hardware: Any,  # as in AnalogLinear
+    ) -> None:
+        super().__init__()
+        options = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
+        layers = [self.digital(*options, dtype=dtype) for _ in range(math.prod(replicas))]
+        self._place(layers, Hardware(**hardware), seed, replicas)
+
+    @classmethod
+    def from_digital(
+        cls,
+        layers: Sequence[Convolution],
+        *,
+        hardware: Hardware,
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
+    ) -> Self:
+        """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
+        layer = blank(cls)
+        layer._place(layers, hardware, seed, replicas)
+        return layer
+
+    def _place(
+        self, layers: Sequence[Convolution], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+    ) -> None:
+        first = layers[0]
+        self.in_channels, self.out_channels, self.groups = first.in_channels, first.out_channels, first.groups
+        self.kernel_size, self.stride, self.dilation = first.kernel_size, first.stride, first.dilation
+        self.padding, self.padding_mode = first.padding, first.padding_mode
+        self.replicas = tuple(replicas)
+        # Both ends of the last dimension first, as F.pad has it; for "same" torch has worked them out already.
+        self._pads = tuple(first._reversed_padding_repeated_twice)
+        matrix = stacked(layers, "weight", replicas).flatten(-1 - len(self.kernel_size))
+        if self.groups > 1:
+            matrix = matrix.unflatten(-2, (self.groups, -1))
+            seed = torch.tensor(child_seeds(seed, replicas, self.groups)).T.flatten().tolist()
+            hardware = hardware.repeated(self.groups)
+        self.tile = hardware.tile(matrix, seed=seed)
+        self.tile.requires_grad_(first.weight.requires_grad)
+        self.bias = digital_copy(layers, "bias", replicas)
+        self.train(first.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The represented kernels, (*replica, out, in / groups, *kernel), a new tensor."""
+        per_group = self.in_channels // self.groups
+        return self.tile.weight.reshape(*self.replicas, self.out_channels, per_group, *self.kernel_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*replica, batch, in, *size) to (*replica, batch, out, *positions)."""
+        n = len(self.kernel_size)
+        self._check(input)
+        windows = self.windows(input.reshape(-1, *input.shape[-1 - n :]))
+        positions = windows.shape[2 : 2 + n]
+        y = self._rejoin(read(self.tile, self._vectors(windows)), positions)
+        y = y.reshape(*input.shape[: -1 - n], self.out_channels, *positions)
+        if self.bias is not None:
+            lead = (*self.replicas, *[1] * (y.dim() - 1 - n - len(self.replicas)))
+            y = y + self.bias.reshape(*lead, self.out_channels, *[1] * n)
+        return y.contiguous()  # as torch's, so that .view works on it
+
+    def windows(self, x: Tensor) -> Tensor:
+        """What the kernel sees: (batch, in, *size) to (batch, in, *positions, *kernel), a view of the padded input."""
+        if any(self._pads):
+            x = pad(x, self._pads, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+        for dim, (size, stride, dilation) in enumerate(
+            zip(self.kernel_size, self.stride, self.dilation, strict=True), start=2
+        ):
+            span = dilation * (size - 1) + 1
+            if x.shape[dim] < span:
+                raise ValueError(
+                    f"input needs at least {span} places under the kernel, with padding, got {x.shape[dim]}"
+                )
+            x = x.unfold(dim, span, stride)[..., ::dilation]
+        return x
+
+    def _vectors(self, windows: Tensor) -> Tensor:
+        """Windows as the inputs of the tile: (*replica, [group], batch * positions, in / groups * kernel)."""
+        n, n_replicas = len(self.kernel_size), math.prod(self.replicas)
+        batch, channels = windows.shape[0] // n_replicas, self.in_channels // self.groups
+        parts = windows.reshape(n_replicas, batch, self.groups, channels, *windows.shape[2:])
+        positions, kernel = range(4, 4 + n), range(4 + n, 4 + 2 * n)
+        n_samples = batch * math.prod(windows.shape[2 : 2 + n])
+        # The one copy on the way.
+        return parts.permute(0, 2, 1, *positions, 3, *kernel).reshape(*self._lead, n_samples, self.tile.shape[1])
+
+    def _rejoin(self, y: Tensor, positions: Sequence[int]) -> Tensor:
+        """What the tile gave, (*replica, [group], batch * positions, out / groups), as (replica, batch, group, out /
+        groups, *positions)."""
+        n, n_replicas = len(positions), math.prod(self.replicas)
+        batch = y.shape[-2] // math.prod(positions)
+        parts = y.reshape(n_replicas, self.groups, batch, *positions, y.shape[-1])
+        return parts.permute(0, 2, 1, 3 + n, *range(3, 3 + n))
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        """The tile's replica dimensions."""
+        return (*self.replicas, self.groups) if self.groups > 1 else self.replicas
+
+    def _check(self, x: Tensor) -> None:
+        n, lead = len(self.kernel_size), len(self.replicas)
+        is_right = x.dim() in (lead + n + 1, lead + n + 2) and x.shape[:lead] == self.replicas
+        if not is_right or x.shape[-1 - n] != self.in_channels:
+            sizes = ", ".join([*map(str, self.replicas), "[batch]", str(self.in_channels), *["size"] * n])
+            raise ValueError(f"input needs the shape ({sizes}), got {tuple(x.shape)}")
+
+    def to_digital(self, *replica: int) -> Convolution:
+        """torch's layer with the weights represented now, of one replica where there are replicas."""
+        options: dict[str, Any] = {  # sizes as many as this layer has dimensions
+            "kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
+            "groups": self.groups, "bias": self.bias is not None, "padding_mode": self.padding_mode,
+        }  # fmt: skip
+        with torch.device("meta"):
+            layer = self.digital(self.in_channels, self.out_channels, **options)
+        weight = represented(self.tile, self.weight)
+        return filled(
+            layer, training=self.training, **of_replica(self.replicas, replica, weight=weight, bias=self.bias)
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes, for print(model)."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
+            f"padding_mode={self.padding_mode}"
+        )
+
+
+class AnalogConv1d(AnalogConv):
+    """`torch.nn.Conv1d` with its kernels on a tile; arguments as in `AnalogConv`.
+
+    >>> from ohmgrad.devices import Ideal
+    >>> AnalogConv1d(2, 4, 3, padding="same", device=Ideal())(torch.zeros(5, 2, 8)).shape
+    torch.Size([5, 4, 8])
+    """
+
+    digital = nn.Conv1d
+
+
+class AnalogConv2d(AnalogConv):
+    """`torch.nn.Conv2d` with its kernels on a tile; arguments as in `AnalogConv`.
+
+    >>> from ohmgrad.devices import Ideal
+    >>> AnalogConv2d(2, 4, 3, groups=2, device=Ideal())(torch.zeros(5, 2, 8, 8)).shape
+    torch.Size([5, 4, 6, 6])
+    """
+
+    digital = nn.Conv2d
+
+
+class AnalogConv3d(AnalogConv):
+    """`torch.nn.Conv3d` with its kernels on a tile; arguments as in `AnalogConv`.
+
+    >>> from ohmgrad.devices import Ideal
+    >>> AnalogConv3d(2, 4, 3, stride=2, device=Ideal())(torch.zeros(5, 2, 8, 8, 8)).shape
+    torch.Size([5, 4, 3, 3, 3])
+    """
+
+    digital = nn.Conv3d

@@ -1,0 +1,92 @@
+"""The way from torch's layers to ours and back: what every analog layer does alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ohmgrad import random
+from ohmgrad.crossbar.grid import Grid
+from ohmgrad.crossbar.tile import Tile
+from ohmgrad.nn.hardware import Hardware
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class AnalogLayer(Protocol):
+    """What `convert` and `to_digital` ask of a layer."""
+
+    @classmethod
+    def from_digital(
+        cls, layers: Sequence[Any], *, hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+    ) -> nn.Module:
+        """One layer of replicas from as many digital layers, or from one if `replicas` is ()."""
+        ...
+
+    def to_digital(self, *replica: int) -> nn.Module:
+        """torch's layer with the weights that the tiles represent now, of one replica where there are replicas."""
+        ...
+
+
+def blank(kind: type[M]) -> M:
+    """A module without its __init__, which would draw weights only to drop them."""
+    layer = kind.__new__(kind)
+    nn.Module.__init__(layer)
+    return layer
+
+
+def stacked(layers: Sequence[nn.Module], name: str, replicas: Sequence[int]) -> Tensor:
+    """A parameter of several layers as one tensor, (*replica, ...)."""
+    values = [getattr(layer, name).detach() for layer in layers]
+    return torch.stack(values).reshape(*replicas, *values[0].shape)
+
+
+def digital_copy(layers: Sequence[nn.Module], name: str, replicas: Sequence[int]) -> nn.Parameter | None:
+    """A parameter that stays digital, (*replica, ...); frozen if it was, None if the layers have none."""
+    first = getattr(layers[0], name)
+    return None if first is None else nn.Parameter(stacked(layers, name, replicas), first.requires_grad)
+
+
+def represented(tile: Tile | Grid, weight: Tensor) -> nn.Parameter:
+    """The weight that a tile represents as a digital parameter, which is trained if the tile is."""
+    return nn.Parameter(weight, tile.handle.requires_grad)
+
+
+def filled(layer: M, *, training: bool, **parameters: Tensor | None) -> M:
+    """That layer of torch, made on the meta device so that no weights were drawn, with parameters that are copies."""
+    for name, value in parameters.items():
+        if value is not None:
+            setattr(layer, name, nn.Parameter(value.detach().clone(), value.requires_grad))
+    return layer.train(training)
+
+
+def of_replica(
+    replicas: Sequence[int], replica: tuple[int, ...], **parameters: Tensor | None
+) -> dict[str, Tensor | None]:
+    """The parameters of one replica.
+
+    Raises:
+        ValueError: the replica is not an index into the replica dimensions.
+    """
+    if len(replica) != len(replicas):
+        raise ValueError(f"to_digital needs one index for each of the replica dimensions {replicas}, got {replica}")
+    return {
+        name: None if value is None else nn.Parameter(value.detach()[replica], value.requires_grad)
+        for name, value in parameters.items()
+    }
+
+
+def need_one(kind: str, layers: Sequence[nn.Module], replicas: Sequence[int]) -> nn.Module:
+    """The only layer. Raises ValueError where replicas are asked of a layer that has none."""
+    if replicas or len(layers) != 1:
+        raise ValueError(f"{kind} has no replicas, got {len(layers)} layers for replicas {tuple(replicas)}")
+    return layers[0]
+
+
+def child_seeds(seed: int | Sequence[int], replicas: Sequence[int], n: int) -> list[list[int]]:
+    """Seeds of a layer's n tiles, each one for every replica (or a single one), from the layer's own."""
+    seeds = random.seed_tensor(seed, replicas)
+    return [random.derive(seeds, k).flatten().tolist() for k in range(n)]
