@@ -59,7 +59,8 @@ def train(
     }
     write_json(out / "results.json", results)
     console.print(
-        f"{figures['epochs']} epochs: loss {figures['loss']:.4f}, test accuracy {figures['accuracy']:.2f} %, "
+        f"{figures['epochs']} epoch{'s' * (figures['epochs'] > 1)}: "
+        f"loss {figures['loss']:.4f}, test accuracy {figures['accuracy']:.2f} %, "
         f"{figures['cycles']} write cycles, {figures['pulses']:.3g} pulses."
     )
     files = ", ".join(str(out / name) for name in ("results.json", "metrics.csv", "checkpoint.safetensors"))
