@@ -2,6 +2,7 @@
 
 from ohmgrad import algorithms, devices, periphery, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
+from ohmgrad.checkpoint import load, save
 from ohmgrad.crossbar import Crossbar, Mapping, Tile
 from ohmgrad.devices import presets
 from ohmgrad.nn import (
@@ -53,8 +54,10 @@ __all__ = [
     "algorithms",
     "convert",
     "devices",
+    "load",
     "periphery",
     "presets",
+    "save",
     "summary",
     "theory",
     "to_digital",

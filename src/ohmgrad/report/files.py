@@ -1,30 +1,16 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Directories and JSON of results; `write`, from below, makes files that are whole or not there."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ohmgrad.files import write
 
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """`save` writes to a temporary file in the same directory, which then takes the name `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        save(temporary)
-        # mkstemp gives files to their owner alone; results are as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ["make_directory", "write", "write_json"]
 
 
 def write_json(path: Path, content: Any) -> None:
