@@ -23,7 +23,18 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler as schedulers
 
 import ohmgrad
-from ohmgrad import AnalogOptimizer, AnalogSGD, ExpectedUpdate, PulsedUpdate, TikiTaka, checkpoint, convert
+from ohmgrad import (
+    IO,
+    AnalogOptimizer,
+    AnalogSGD,
+    ExpectedUpdate,
+    Mapping,
+    Periphery,
+    PulsedUpdate,
+    TikiTaka,
+    checkpoint,
+    convert,
+)
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 from ohmgrad.packing import pack, unpack
 
@@ -112,13 +123,13 @@ def assert_same(a: Any, b: Any, place: str = "") -> None:
         assert repr(a) == repr(b), place
 
 
-def assert_resumes(tmp_path: Path, **options: str) -> None:
-    whole = start(1, **options)
+def assert_resumes(tmp_path: Path, make: Callable[..., Run] = start, **options: str) -> None:
+    whole = make(1, **options)
     train(whole, range(10))
-    first = start(1, **options)
+    first = make(1, **options)
     train(first, range(5))
     ohmgrad.save(tmp_path / "run.safetensors", *first)
-    second = start(99, **options)
+    second = make(99, **options)
     train(second, range(2))
     ohmgrad.load(tmp_path / "run.safetensors", *second)
     train(second, range(5, 10))
@@ -139,6 +150,38 @@ def test_with_every_digital_optimizer(digital, tmp_path):
 @pytest.mark.parametrize("schedule", SCHEDULERS)
 def test_with_every_scheduler(schedule, tmp_path):
     assert_resumes(tmp_path, schedule=schedule, digital="momentum")
+
+
+class Mixed(nn.Module):
+    """A convolution, a recurrent layer and a linear one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lstm, self.linear = nn.Conv1d(2, 4, 3, padding=1), nn.LSTM(3, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.lstm(self.conv(x.view(-1, 2, 3)).transpose(0, 1))[0][-1])
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_with_every_kind_of_layer_and_with_converters(update, tmp_path):
+    """Their noise is a function of counters; noise management keeps a mean of what it has seen."""
+    io = IO(noise_management="average-abs-max", w_noise=0.01, out_noise=0.1, inp_sto_round=True)
+    options: dict[str, Any] = {
+        "device": DEVICE,
+        "algorithm": TikiTaka(),
+        "update": UPDATES[update],
+        "periphery": Periphery(forward=io, backward=io),
+        "mapping": Mapping(weight_scaling_omega=0.4, learn_out_scaling=True, max_input_size=3),
+    }
+
+    def fresh(seed: int) -> Run:
+        torch.manual_seed(seed)
+        model = convert(Mixed(), seed=seed, **options)
+        optimizer = AnalogOptimizer(model, lr=0.05, **DIGITAL["Adam"])
+        return Run(model, optimizer, SCHEDULERS["StepLR"](optimizer))
+
+    assert_resumes(tmp_path, fresh)
 
 
 def test_counters_are_those_of_the_run_that_was_not_stopped(tmp_path):

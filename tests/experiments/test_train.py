@@ -205,7 +205,9 @@ def test_lenet5(tmp_path: Path):
     (x, y), (x_test, y_test) = images(20), images(10)
     data = Dataset(name="mnist", x_train=x, y_train=y, x_test=x_test, y_test=y_test, n_classes=10)
     settings = dataclasses.replace(varied(epochs=1, batch_size=10), model=LeNet5())
-    assert len(train(settings, data, tmp_path).epochs) == 1
+    run = train(settings, data, tmp_path)
+    assert len(run.epochs) == 1
+    assert [type(m).__name__ for m in run.model if list(m.parameters())] == ["AnalogConv2d"] * 2 + ["AnalogLinear"] * 3
 
 
 def test_a_test_leaves_nothing_out_and_training_goes_on_with_dropout():
