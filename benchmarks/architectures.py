@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import ohmgrad
 from ohmgrad.experiments import models
+from ohmgrad.experiments.networks import MLP
 from ohmgrad.experiments.update_speed import machine
 
 Loss = Callable[[nn.Module], Tensor]
@@ -48,7 +49,7 @@ def transformer() -> tuple[nn.Module, Loss]:
 
 def cases() -> dict[str, tuple[nn.Module, Loss]]:
     return {
-        "MLP 784-256-128-10": (models.mlp(784, (256, 128), 10), images(16, 1, 28)),
+        "MLP 784-256-128-10": (nn.Sequential(nn.Flatten(), MLP(hidden=(256, 128)).build(784, 10)), images(16, 1, 28)),
         "LeNet-5": (models.lenet5(), images(8, 1, 28)),
         "ResNet-18 (CIFAR, width 16)": (models.resnet18(width=16), images(8, 3, 32)),
         "ViT (32x32, 4 blocks of 64)": (models.VisionTransformer(), images(8, 3, 32)),
@@ -76,7 +77,7 @@ def train(model: nn.Module, loss_of: Loss, steps: int) -> dict[str, float]:
         loss = loss_of(analog)
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         times.append(time.perf_counter() - start)
     n = max(1, steps // 5)
     return {

@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,8 @@ from torch import nn
 from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogOptimizer, Crossbar, Dense, cli, convert
 from ohmgrad.devices import SoftBounds
+from ohmgrad.experiments.train_settings import from_tables
+from ohmgrad.periphery import DEFAULT
 from ohmgrad.theory import balanced_gradient
 
 ROOT = Path(__file__).parents[1]
@@ -114,3 +117,9 @@ def test_device_of_contributing_in_theory(dead_zone):
     assert float(device.symmetric_point()) == 0.0
     # The zone slows both directions alike, so pulses balance at the gradient of soft bounds: -E|g| w / tau.
     assert_within_ulps(balanced_gradient(device, w, torch.full_like(w, 2.0)), -2.0 * w / 0.6, ulps=4)
+
+
+def test_the_configuration_of_the_readme():
+    (text,) = blocks("README.md", "toml")
+    settings = from_tables(tomllib.loads(text))
+    assert settings.train.epochs == 10 and settings.periphery == DEFAULT

@@ -65,6 +65,10 @@ def test_dropout_is_torchs(need_weights):
     torch.manual_seed(0)
     layer = nn.MultiheadAttention(4, 2, dropout=0.5, dtype=torch.float64)
     assert_twins(layer, *[gaussian(5, 3, 4)] * 3, need_weights=need_weights)
+    # And none in evaluation.
+    inputs = [gaussian(5, 3, 4)] * 3
+    ours, theirs = (m(*inputs, need_weights=need_weights)[0] for m in (convert(layer.eval(), device=Ideal()), layer))
+    assert_close([ours], [theirs])
 
 
 def test_a_causal_hint():

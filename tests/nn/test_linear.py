@@ -75,6 +75,13 @@ class TestAgainstTorch:
         assert_bits(analog.weight, digital.weight.detach())
         assert_bits(analog.bias.detach(), digital.bias.detach())
 
+    def test_settings_of_the_hardware(self):
+        layer = AnalogLinear(5, 4, device=Ideal(), algorithm=TikiTaka(), count_pulses=True)
+        slow, fast = layer.tile.crossbars
+        assert slow.counters.pulses_per_crosspoint.shape == fast.counters.pulses_per_crosspoint.shape == (4, 5)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'devise'"):
+            AnalogLinear(5, 4, devise=Ideal())
+
     def test_gradients_of_an_input_are_right(self):
         _, analog = pair(device=aihwkit_soft_bounds())
         assert torch.autograd.gradcheck(analog, gaussian(3, 5).requires_grad_())

@@ -216,6 +216,12 @@ class TestSharing:
         analog = convert(Tied(), device=Ideal(), rules=[Rule("head", digital=True), Rule("table", digital=True)])
         assert analog.head.weight is analog.table.weight and isinstance(analog.middle, AnalogLinear)
 
+    def test_a_parameter_shared_with_a_part_of_a_layer(self):
+        model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "head": nn.Linear(4, 4)})
+        model["head"].weight = model["attention"].out_proj.weight
+        with pytest.raises(ValueError, match="cannot put 'attention' or 'head' on tiles: they share the parameter"):
+            convert(model, device=Ideal(), rules=[Rule("head", digital=True)])
+
     def test_a_parameter_that_the_model_holds_itself(self):
         model = nn.Sequential(nn.Linear(3, 2))
         model.register_parameter("spare", model[0].weight)

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import nn
 
 from ohmgrad.experiments.compare import ACTIVATIONS, MAX_HIDDEN
+from ohmgrad.experiments.models import lenet5
 
 
 class Network(Protocol):
@@ -55,7 +56,7 @@ class MLP:
 
 @dataclass(frozen=True, kw_only=True)
 class LeNet5:
-    """Two convolutions, each with pooling, and three linear layers, for 28 x 28 pixels. Source: LeCun et al. 1998."""
+    """Two convolutions, each with pooling, and two linear layers, for 28 x 28 pixels. Source: LeCun et al. 1998."""
 
     activation: str = "tanh"
 
@@ -64,17 +65,10 @@ class LeNet5:
             raise ValueError(f"activation needs one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
 
     def build(self, n_pixels: int, n_classes: int) -> nn.Module:
-        """6 and 16 channels of 5 x 5, the first with a margin of 2; then 120 and 84 units."""
+        """As `models.lenet5`, from flat images."""
         if n_pixels != 28 * 28:
             raise ValueError(f"model.kind lenet5 needs images of 28 x 28 pixels, got {math.sqrt(n_pixels):g} squared")
-        f = ACTIVATIONS[self.activation]
-        return nn.Sequential(
-            nn.Unflatten(1, (1, 28, 28)),
-            *(nn.Conv2d(1, 6, 5, padding=2), f(), nn.AvgPool2d(2)),
-            *(nn.Conv2d(6, 16, 5), f(), nn.AvgPool2d(2)),
-            nn.Flatten(),
-            *(nn.Linear(400, 120), f(), nn.Linear(120, 84), f(), nn.Linear(84, n_classes)),
-        )
+        return nn.Sequential(nn.Unflatten(1, (1, 28, 28)), *lenet5(n_classes, ACTIVATIONS[self.activation]))
 
 
 NETWORKS: dict[str, type[MLP] | type[LeNet5]] = {"mlp": MLP, "lenet5": LeNet5}

@@ -26,6 +26,7 @@ from ohmgrad.experiments.tables import plain
 from ohmgrad.experiments.train_settings import TrainSettings
 from ohmgrad.files import sweep, write
 from ohmgrad.nn import convert
+from ohmgrad.periphery import Periphery
 
 # What may be otherwise when a run goes on: where the data lie, and how the work is done.
 FREE = {"data": ("dir",), "train": ("threads", "checkpoint_every_minutes", "checkpoint_every_epochs")}
@@ -70,8 +71,15 @@ class Run:
             )
         self.n_batches = len(self.x) // loop.batch_size  # a rest is left out
         network = settings.model.build(self.x.shape[1], data.n_classes)
+        io = settings.periphery
         self.model = convert(
-            network, device=settings.device, algorithm=settings.algorithm, update=settings.update, seed=loop.seed
+            network,
+            device=settings.device,
+            algorithm=settings.algorithm,
+            update=settings.update,
+            periphery=None if io.is_perfect else Periphery(forward=io, backward=io),
+            mapping=settings.mapping,
+            seed=loop.seed,
         ).to(device)
         self.optimizer = settings.optimizer.make(self.model)
         self.scheduler = settings.schedule.make(self.optimizer, loop.epochs)

@@ -4,12 +4,14 @@
     [model]      kind and its fields (experiments/networks.py)
     [device]     name (devices/catalog.py) and its fields
     [algorithm]  name (algorithms/) and its fields
+    [periphery]  name of a set of converters (ideal, default, preset, standard), and fields, of both directions
+    [mapping]    digital scales and the largest size of a crossbar (crossbar/tile.py)
     [update]     kind, expected or pulsed, and its fields (pulses/settings.py)
     [optimizer]  digital, of the parameters that are not on tiles: sgd, adam or adamw, and its fields
     [schedule]   kind of the learning rate's course: none, step, multi-step or cosine, and its fields
     [train]      epochs, batch_size, seed, checkpoint_every_minutes, checkpoint_every_epochs, threads
 
-"none" stands for None. [update] and [schedule] may be absent, the rest may not.
+"none" stands for None. [periphery], [mapping], [update] and [schedule] may be absent, the rest may not.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from torch.optim import lr_scheduler
 
 from ohmgrad.algorithms import ALGORITHMS
 from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices import Device, catalog
 from ohmgrad.experiments.data import DATASETS
 from ohmgrad.experiments.networks import NETWORKS, Network
 from ohmgrad.experiments.tables import build, chosen
 from ohmgrad.optim import AnalogOptimizer
+from ohmgrad.periphery import DEFAULT, IO, PERFECT, PRESET, STANDARD
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 
@@ -226,6 +230,8 @@ class TrainSettings:
     model: Network
     device: Device
     algorithm: Algorithm
+    periphery: IO = PERFECT
+    mapping: WeightMapping = field(default_factory=WeightMapping)
     update: ExpectedUpdate | PulsedUpdate = field(default_factory=ExpectedUpdate)
     optimizer: OptimizerSettings
     schedule: Schedule = field(default_factory=Constant)
@@ -236,6 +242,7 @@ def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
+CONVERTERS = {"ideal": PERFECT, "default": DEFAULT, "preset": PRESET, "standard": STANDARD}
 UPDATES = {"expected": ExpectedUpdate, "pulsed": PulsedUpdate}
 OPTIMIZERS: dict[str, type[SGD] | type[Adam] | type[AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 SCHEDULES: dict[str, type[Constant] | type[Step] | type[MultiStep] | type[Cosine]] = {
@@ -249,12 +256,14 @@ PICKS: dict[str, tuple[str, Mapping[str, Any], str | None]] = {
     "model": ("kind", NETWORKS, None),
     "device": ("name", {name: catalog.find(name) for name in catalog.names()}, None),
     "algorithm": ("name", {_kebab(a.__name__): a for a in ALGORITHMS}, None),
+    "periphery": ("name", CONVERTERS, "ideal"),
     "update": ("kind", UPDATES, "expected"),
     "optimizer": ("digital", OPTIMIZERS, "sgd"),
     "schedule": ("kind", SCHEDULES, "none"),
 }
 SECTIONS = {f.name: f for f in fields(TrainSettings)}
-MAY_BE_ABSENT = ("update", "schedule")
+PLAIN = {"data": DataSettings, "mapping": WeightMapping, "train": LoopSettings}
+MAY_BE_ABSENT = ("periphery", "mapping", "update", "schedule")
 
 
 def read(path: Path) -> TrainSettings:
@@ -291,5 +300,5 @@ def from_tables(tables: Mapping[str, Any]) -> TrainSettings:
             of = chosen(table, section, key, families, default)
             parts[section] = build(of, {k: v for k, v in table.items() if k != key}, section)
         else:
-            parts[section] = build({"data": DataSettings, "train": LoopSettings}[section], table, section)
+            parts[section] = build(PLAIN[section], table, section)
     return TrainSettings(**parts)
