@@ -211,7 +211,7 @@ class NoWord(TorchDispatchMode):
 def test_a_step_never_waits_for_the_gpu(monkeypatch):
     bar, sums = gpu_crossbar(monkeypatch), torch.full((), 2.0, dtype=torch.float64, device=HOME)
     monkeypatch.setattr(
-        gpu, "launcher", lambda *_: lambda x, d, lr, cycle, counts, moved: moved.add_(cycle).sum() * 0 + sums
+        gpu, "launcher", lambda *_: lambda x, d, lr, batch, cycle, counts, moved: moved.add_(cycle).sum() * 0 + sums
     )
     x, d = (t.to(HOME) for t in lines(3, 5, 3))
     bar.pulse(x, d, 0.1)  # the first call makes the launchers, of each replica's seed
