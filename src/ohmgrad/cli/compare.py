@@ -18,6 +18,7 @@ from ohmgrad.algorithms import TikiTaka
 from ohmgrad.devices import Device, catalog
 from ohmgrad.experiments.compare import METHODS, CompareSettings, run, summarize
 from ohmgrad.experiments.data import DATASETS, load
+from ohmgrad.experiments.tables import plain
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 from ohmgrad.report import compare as report
 from ohmgrad.report.files import make_directory, write_json
@@ -109,10 +110,11 @@ def compare(
         curves = run(settings, dataset, device, on_step)
     summary = summarize(settings, curves)
     sentence = report.conclusion(summary, device_model)
+    fields = {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
     results = {
         "methods": summary,
         "conclusion": sentence,
-        "settings": {"data": data, "device_model": device_model, "device": device, **_plain(settings)},
+        "settings": {"data": data, "device_model": device_model, "device": device, **fields},
         "seeds": list(settings.seeds),
         "versions": {
             "ohmgrad": __version__,
@@ -152,15 +154,6 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"--hidden needs whole numbers with commas between, got {text!r}") from None
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """Nested settings as dicts, each dataclass with its name."""
-    plain: dict[str, Any] = {}
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        plain[f.name] = {"name": type(value).__name__, **_plain(value)} if dataclasses.is_dataclass(value) else value
-    return plain
 
 
 def _progress(console: Console) -> Progress:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile
+from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile, sum_of
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
 
@@ -89,14 +89,14 @@ class Grid(nn.Module):
     def read(self, x: Tensor) -> Tensor:
         """W x, the learned scale aside: (*replica, batch, in) to (*replica, batch, out)."""
         parts = [x[..., column] for column in self.columns]
-        sums = [_sum([tile.read(part) for tile, part in zip(row, parts, strict=True)]) for row in self._grid()]
+        sums = [sum_of([tile.read(part) for tile, part in zip(row, parts, strict=True)]) for row in self._grid()]
         return torch.cat(sums, -1)
 
     def read_transposed(self, d: Tensor) -> Tensor:
         """W' d, the learned scale aside: (*replica, batch, out) to (*replica, batch, in)."""
         parts, grid = [d[..., row] for row in self.rows], self._grid()
         sums = [
-            _sum([grid[i][j].read_transposed(part) for i, part in enumerate(parts)]) for j in range(len(self.columns))
+            sum_of([grid[i][j].read_transposed(part) for i, part in enumerate(parts)]) for j in range(len(self.columns))
         ]
         return torch.cat(sums, -1)
 
@@ -142,10 +142,3 @@ def _parts(n: int, most: int | None) -> list[slice]:
     sizes = [n // count + (k < n % count) for k in range(count)]
     ends = [sum(sizes[: k + 1]) for k in range(count)]
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total

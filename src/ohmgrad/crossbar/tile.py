@@ -168,7 +168,7 @@ class Tile(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The represented matrix, all digital scales in it, (*replica, out, in), a new tensor."""
-        w = _sum(gain * bar.weight for gain, bar in self.algorithm.mixture(self.state))
+        w = sum_of(gain * bar.weight for gain, bar in self.algorithm.mixture(self.state))
         for scale in (self.scale, self.out_scale):
             if scale is not None:
                 w = w * scale.detach()[..., None]
@@ -205,7 +205,7 @@ class Tile(nn.Module):
             return bar, None
         for _, other in others:
             other.count_reads(vectors)
-        return bar, _sum(gain * bar.weight for gain, bar in mixture)
+        return bar, sum_of(gain * bar.weight for gain, bar in mixture)
 
     @contextmanager
     def offset(self, U: Tensor, V: Tensor) -> Iterator[None]:
@@ -251,7 +251,8 @@ class Tile(nn.Module):
         return self.handle.grad is not None and bool(self.handle.grad)
 
 
-def _sum(terms: Iterable[Tensor]) -> Tensor:
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor."""
     return functools.reduce(torch.add, terms)
 
 

@@ -17,7 +17,7 @@ from ohmgrad import random
 from ohmgrad.periphery import product
 from ohmgrad.periphery.product import ADC, DAC, INPUT, OUTPUT, WEIGHT, Lines
 from ohmgrad.periphery.settings import IO
-from ohmgrad.pulses.cpu_trains import bits, fold0, fold1, u32
+from ohmgrad.pulses.cpu_trains import bits, key_of, u32, uniform
 from ohmgrad.pulses.numba_target import NUMBA, specialised
 from ohmgrad.vocabulary import retarget
 
@@ -52,7 +52,7 @@ def fused(w: Tensor, x: Tensor, io: IO, lines: Lines, seed: int, direction: int,
     into, out_of, _ = _kernels()
     y = torch.empty(x.shape[0], w.shape[0], dtype=x.dtype)
     a, s, rows, factor, number = x.numpy(), scale[:, 0].contiguous().numpy(), np.arange(x.shape[0]), 1.0, 0
-    limit, numbers, flags = _settings(io, x.dtype)
+    numbers, flags = _settings(io, x.dtype)
     noise = torch.as_tensor(lines.out_noise, dtype=x.dtype).expand(1, w.shape[0])[0].contiguous().numpy()
     while rows.size:
         keys, r = _keys(seed, direction, number), numbers.dtype.type(factor)
@@ -60,19 +60,18 @@ def fused(w: Tensor, x: Tensor, io: IO, lines: Lines, seed: int, direction: int,
         into(a, s, r, rows, first, numbers, flags, keys, u.numpy(), length)
         v = u @ w.mT
         is_hit = out_of(v.numpy(), s, r, rows, first, numbers, flags, keys, noise, length, y.numpy())
-        if io.bound_management == "none" or factor > limit:
+        if io.bound_management == "none" or factor > io.bm_limit:
             break
         rows, factor, number = rows[is_hit], 2.0 * factor, number + 1
     return y
 
 
 @lru_cache(maxsize=256)
-def _settings(io: IO, dtype: torch.dtype) -> tuple[float, np.ndarray, np.ndarray]:
-    """How far inputs may be reduced, and what the kernels want to know."""
-    limit = min(io.max_bm_factor, io.max_bm_res / io.inp_step) if io.inp_step else io.max_bm_factor
+def _settings(io: IO, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """What the kernels want to know."""
     numbers = [io.inp_step, io.inp_bound, io.inp_noise, io.w_noise, io.out_step, io.out_bound, io.out_scale]
     flags = np.array([io.inp_sto_round, io.out_sto_round, io.bm_test_negative_bound, io.out_noise > 0])
-    return limit, np.array(numbers, np.float32 if dtype == torch.float32 else np.float64), flags
+    return np.array(numbers, np.float32 if dtype == torch.float32 else np.float64), flags
 
 
 @lru_cache(maxsize=4096)
@@ -104,14 +103,14 @@ def convert_in(x, scale, factor, rows, first, numbers, flags, keys, u, length):
         s, n = scale[rows[i]] * factor, x.shape[1]
         if not s > 0:
             s = numbers.dtype.type(1.0)
-        d0, d1 = _row_key(keys, 3, first + rows[i])
-        z0, z1 = _row_key(keys, 0, first + rows[i])
+        d0, d1 = key_of(keys, 3, first + rows[i])
+        z0, z1 = key_of(keys, 0, first + rows[i])
         for t in range(n):
             a = x[rows[i], t] / s
             if step > 0:
                 a = a / step
                 if flags[0]:
-                    a += _uniform(bits(d0, d1, u32(t))) - half
+                    a += numbers.dtype.type(uniform(bits(d0, d1, u32(t)))) - half
                 a = np.rint(a) * step
             u[i, t] = min(max(a, -bound), bound)
         if sigma > 0:
@@ -130,9 +129,9 @@ def convert_out(v, scale, factor, rows, first, numbers, flags, keys, noise, leng
     is_hit = np.zeros(rows.size, np.bool_)
     for i in range(rows.size):
         s, n = scale[rows[i]], v.shape[1]
-        d0, d1 = _row_key(keys, 4, first + rows[i])
-        z0, z1 = _row_key(keys, 2, first + rows[i])
-        w0, w1 = _row_key(keys, 1, first + rows[i])
+        d0, d1 = key_of(keys, 4, first + rows[i])
+        z0, z1 = key_of(keys, 2, first + rows[i])
+        w0, w1 = key_of(keys, 1, first + rows[i])
         if length[i] > 0:
             for t in range(n):
                 v[i, t] += length[i] * numbers.dtype.type(quick_normal(w0, w1, u32(t)))
@@ -145,19 +144,10 @@ def convert_out(v, scale, factor, rows, first, numbers, flags, keys, noise, leng
             if step > 0:
                 a = a / step
                 if flags[1]:
-                    a += _uniform(bits(d0, d1, u32(t))) - half
+                    a += numbers.dtype.type(uniform(bits(d0, d1, u32(t)))) - half
                 a = np.rint(a) * step
             above, below = max(above, a), min(below, a)
             a = min(max(a, -bound), bound) * (s * factor) * numbers[6]
             y[rows[i], t] = numbers.dtype.type(0.0) if s <= 0 else a
         is_hit[i] = above > bound or (flags[2] and -below > bound)
     return is_hit
-
-
-def _row_key(keys, kind, vector):
-    k0, k1 = fold0(keys[kind, 0], u32(vector)), fold1(keys[kind, 1], u32(vector))
-    return fold0(k0, u32(vector >> 32)), fold1(k1, u32(vector >> 32))
-
-
-def _uniform(word):
-    return (np.float32(word >> u32(9)) + np.float32(0.5)) * np.float32(1.0 / 8388608.0)

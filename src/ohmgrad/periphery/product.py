@@ -52,11 +52,9 @@ def product(w: Tensor, x: Tensor, io: IO, lines: Lines, noise: Noise, scale: Ten
     if io.is_perfect:
         return x @ w.mT * io.out_scale
     y, is_hit = _pass(w, x, scale, io, lines, noise, 0)
-    factor, limit = 1.0, io.max_bm_factor
-    if io.inp_step:
-        limit = min(limit, io.max_bm_res / io.inp_step)
+    factor = 1.0
     if io.bound_management == "iterative":
-        while is_hit.any() and factor <= limit:
+        while is_hit.any() and factor <= io.bm_limit:
             factor *= 2.0
             again, still = _pass(w, x, scale * factor, io, lines, noise, round(factor).bit_length() - 1)
             y, is_hit = torch.where(is_hit, again, y), is_hit & still

@@ -132,6 +132,11 @@ class IO:
         """Step of the ADC; 0 for none."""
         return _step(self.out_res, self.out_bound)
 
+    @property
+    def bm_limit(self) -> float:
+        """The factor above which bound management reduces inputs no further."""
+        return min(self.max_bm_factor, self.max_bm_res / self.inp_step) if self.inp_step else self.max_bm_factor
+
 
 def _step(res: float, bound: float) -> float:
     if res <= 0 or math.isinf(bound):
