@@ -1,48 +1,100 @@
-"""The fused read against the plain one: the same numbers, but for rounding and the converters' steps it decides."""
+"""The CPU's kernels against the plain read: the same numbers, but for rounding and the converters' steps it decides."""
 
-import math
+import copy
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from llvmlite import binding as llvm
+from reads import SETTINGS, assert_the_same_reads, plain_reader
 
-from ohmgrad.periphery import DEFAULT, PRESET, STANDARD, Reader, cpu, weight_noise
-
-BOUNDED = replace(DEFAULT, out_bound=1.0)  # most vectors are read several times
-SEED = torch.tensor(11)
+from ohmgrad import Crossbar, Periphery
+from ohmgrad.devices import Ideal
+from ohmgrad.periphery import DEFAULT, Reader, cpu, fused
+from ohmgrad.pulses.numba_target import FAST, njit
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("io", [
-    DEFAULT, PRESET, STANDARD, weight_noise(0.2), BOUNDED,
-    replace(BOUNDED, bound_management="none"),
-    replace(BOUNDED, bm_test_negative_bound=False),
-    replace(DEFAULT, inp_noise=0.1, w_noise=0.05, out_noise_std=0.3),
-    replace(DEFAULT, inp_sto_round=True, out_sto_round=True),
-    replace(DEFAULT, out_noise=0.0, out_res=0.0, inp_res=0.0, out_bound=math.inf),
-    replace(DEFAULT, noise_management="average-abs-max", nm_decay=0.2),
-])  # fmt: skip
+@pytest.mark.parametrize("io", SETTINGS)
 def test_the_same_numbers(io, dtype, monkeypatch):
-    g = torch.Generator().manual_seed(0)
-    w, x = torch.randn(37, 90, generator=g, dtype=dtype) * 0.2, torch.randn(50, 90, generator=g, dtype=dtype)
-    x[7], x[8] = 0.0, x[8] * 1e-6
-    fused, plain = (Reader(io, direction=2, replicas=(), dtype=dtype) for _ in range(2))
-    for _ in range(2):  # the second from where the first stopped
-        got = fused(w, x, SEED)
-        monkeypatch.setattr(cpu, "is_fused", lambda *_: False)
-        expected = plain(w, x, SEED)
-        monkeypatch.undo()
-        assert cpu.is_fused(io, w)
-        # Sums in another order may fall on the other side of a converter's step: one in a thousand at the most.
-        scale = x.abs().amax(-1, keepdim=True)
-        step = io.out_step * scale * 64 + 1e-5
-        off = (got - expected).abs()
-        assert (off > 1e-5 * (1 + expected.abs())).double().mean() < 2e-3
-        assert (off <= step).all()
-    assert torch.equal(fused.vectors, plain.vectors) and fused.vectors == 100
+    kernels, plain = Reader(io, direction=2, replicas=(), dtype=dtype), plain_reader(io, dtype, monkeypatch)
+    assert_the_same_reads(io, dtype, kernels, plain, shape=(37, 90))
+    assert kernels._way.read.__name__ == "by_kernels" and plain._way.read.__name__ == "plainly"
 
 
 def test_what_is_not_fused():
     w = torch.zeros(2, 2)
     for other in ({"ir_drop": 1.0}, {"mv_type": "pos-neg-separate"}, {"bound_management": "shift"}, {"r_series": 0.1}):
-        assert not cpu.is_fused(replace(DEFAULT, **other), w)
+        assert not fused.is_fused(replace(DEFAULT, **other), w)
+
+
+def crossbar(seed: int = 0) -> Crossbar:
+    weight = torch.linspace(-1.0, 1.0, 15).reshape(3, 5)
+    return Crossbar((3, 5), device=Ideal(), periphery=Periphery(), weight=weight, seed=seed)
+
+
+class TestWhatIsKept:
+    """From read to read a reader keeps its way, which must be of the seed, counter and weight that it has now."""
+
+    X = torch.linspace(-1.0, 1.0, 10).reshape(2, 5)
+
+    def test_another_seed_and_counter_come_with_a_state_dict(self):
+        one, other = crossbar(0), crossbar(1)
+        one.read(self.X)
+        first = other.read(self.X)
+        second = other.read(self.X)
+        assert not torch.equal(first, second)
+        state = other.state_dict()
+        state["readers.read.vectors"] = torch.tensor(0)
+        one.load_state_dict(state)
+        assert torch.equal(one.read(self.X), first) and torch.equal(one.read(self.X), second)
+
+    def test_copies_and_moves_go_on_alone(self):
+        bar = crossbar()
+        bar.read(self.X)
+        twin = copy.deepcopy(bar)
+        wide = copy.deepcopy(bar).double()
+        ours = [bar.read(self.X) for _ in range(2)]
+        assert torch.equal(twin.read(self.X), ours[0]) and int(twin.reads) == 4 and int(bar.reads) == 6
+        close = wide.read(self.X.double()).float()
+        torch.testing.assert_close(close, ours[0])
+        assert torch.equal(twin.read(self.X), ours[1])
+        shared = crossbar()
+        shared.read(self.X)
+        torch.testing.assert_close(shared.share_memory().read(self.X), ours[0])
+        assert int(shared.readers["read"].vectors) == 4
+        bar.readers["read"].vectors = torch.tensor(2)
+        assert torch.equal(bar.read(self.X), ours[0])
+
+    def test_vectors_of_other_shapes_are_refused_and_views_are_not(self):
+        bar = crossbar()
+        with pytest.raises(ValueError, match=r"x needs the shape \(batch, 5\), got \(2, 4\)"):
+            bar.read(self.X[:, :4])
+        with pytest.raises(TypeError, match=r"x needs the weight's torch.float32 on cpu, got torch.float64 on cpu"):
+            bar.read(self.X.double())
+        columns = self.X.mT.contiguous().mT
+        imaginary = torch.complex(self.X, -self.X).conj().imag
+        got = [crossbar().read(x) for x in (self.X, columns, imaginary)]
+        assert imaginary.is_neg() and torch.equal(got[0], got[1]) and torch.equal(got[0], got[2])
+        assert bar.read(self.X[:0]).shape == (0, 3) and bar.read(self.X[0]).shape == (3,)
+
+
+ROW, KEYS, ONE = np.zeros(64, np.float32), cpu._keys(0, 0, 0), np.float32(1)
+
+
+@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx2"), reason="needs an x86 processor with AVX2")
+@pytest.mark.parametrize(("loop", "given", "operation"), [
+    (cpu.scale_of, (ROW.view(np.uint32), ROW[:1], 1, ONE), "pmaxu"),
+    (cpu.to_volts, (ROW, ONE, ONE, ONE, 0, KEYS, 0, ROW), "divps"),
+    (cpu.add_line_noise, (ROW, ROW, KEYS, 0), "pmulld"),
+    (cpu.to_steps, (ROW, ONE, 0, KEYS, 0), "divps"),
+    (cpu.to_numbers, (ROW, ONE, 1, ONE, ONE), "mulps"),
+])  # fmt: skip
+def test_loops_go_through_wide_registers(loop, given, operation):
+    # What stops a compiler is easily written, such as the largest of some floats.
+    alone = njit(**FAST)(loop)
+    alone(*given)
+    (assembly,) = alone.inspect_asm().values()
+    assert re.search(rf"\bv{operation}\w*\s.*%[yz]mm", assembly)

@@ -1,65 +1,29 @@
-"""The GPU's kernels compile for sm_90 on a machine without a GPU, and keep their weights in registers.
-
-Triton needs a driver only to ask for the target and to launch: a stand-in answers the one, and the other is left out.
-"""
+"""The GPU's kernels compile for sm_90 on a machine without a GPU, and keep their weights in registers."""
 
 import math
-import os
-import re
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from sm_90 import compile_only, is_elsewhere, usage
 
 from ohmgrad import PulsedUpdate
 from ohmgrad.devices import DEVICES, Device, SoftBounds
 from ohmgrad.devices.base import draw
 from ohmgrad.pulses.settings import TRAINS
 
-triton = pytest.importorskip("triton")
-is_elsewhere = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()
-pytestmark = pytest.mark.skipif(is_elsewhere, reason="the kernels run here, compiled or interpreted: test_gpu.py")
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(is_elsewhere(), reason="the kernels run here: test_gpu.py")
 
 SPREAD = {"w_max_dtod": 0.3, "w_min_dtod": 0.3, "dw_min_dtod": 0.3, "up_down_dtod": 0.01, "dw_min_ctoc": 0.3}
 BLOCKS = 16  # of a warp each, on a multiprocessor with its 65,536 registers, at the least
 
 
-class Target:
-    """Stands in for a driver: no GPU, but what a kernel is compiled for."""
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self):
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", 90, 32)
-
-
 @pytest.fixture
 def compiled(monkeypatch):
     """Compiled kernels by name, in the place of launches."""
-    from triton.runtime import driver
-
     from ohmgrad.pulses import gpu
 
-    kernels = {}
-    monkeypatch.setattr(driver, "_active", Target())
-
-    def compile_only(name: str, run):
-        def instead(*args, warmup, **options):
-            kernels[name] = run(*args, warmup=True, **options)
-
-        return instead
-
-    for name in ("prepare", "rows"):
-        kernel = getattr(gpu, name)
-        monkeypatch.setattr(kernel, "run", compile_only(name, kernel.run))
-    return kernels
+    return compile_only(monkeypatch, gpu, "prepare", "rows")
 
 
 def compile_for(device: Device, dtype: torch.dtype, **settings) -> None:
@@ -68,15 +32,6 @@ def compile_for(device: Device, dtype: torch.dtype, **settings) -> None:
     w, x, d = torch.zeros(256, 784, dtype=dtype), torch.zeros(64, 784, dtype=dtype), torch.zeros(64, 256, dtype=dtype)
     launch = gpu.launcher(device, draw(device, torch.tensor(0), (256, 784), dtype), PulsedUpdate(**settings), 0, w)
     launch(x, d, 0.1, len(x), 0, None, None)
-
-
-def usage(kernel, folder: Path) -> dict[str, int]:
-    """Registers and bytes of local memory, which is where spills go, for each thread."""
-    file = folder / "kernel.cubin"
-    file.write_bytes(kernel.asm["cubin"])
-    tool = Path(triton.knobs.nvidia.ptxas.path).with_name("cuobjdump")
-    said = subprocess.run([tool, "--dump-resource-usage", file], capture_output=True, text=True, check=True).stdout
-    return {name: int(n) for name, n in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", said)}
 
 
 def spread(family: type[Device]) -> Device:

@@ -1,8 +1,4 @@
-"""The fused way of a read on the CPU: DAC and ADC with their noise in one pass each, around one matrix product.
-
-For the settings that are in use everywhere (`is_fused`); all others, and all other processors, go by `product`, which
-has the same numbers.
-"""
+"""The fused way of a read on the CPU: one kernel before the matrix product and one after it."""
 
 from __future__ import annotations
 
@@ -11,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import typeof
 from torch import Tensor
 
 from ohmgrad import random
-from ohmgrad.periphery import product
+from ohmgrad.periphery.fused import CONSTANT, Read, need_vectors, numbers_of, way_of_scale
 from ohmgrad.periphery.product import ADC, DAC, INPUT, OUTPUT, WEIGHT, Lines
 from ohmgrad.periphery.settings import IO
 from ohmgrad.pulses.cpu_trains import bits, key_of, u32, uniform
-from ohmgrad.pulses.numba_target import NUMBA, specialised
+from ohmgrad.pulses.numba_target import NUMBA, matrix_at, specialised
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
@@ -26,52 +23,47 @@ quick_normal = retarget(random.quick_normal, NUMBA, words=True)
 KINDS = (INPUT, WEIGHT, OUTPUT, DAC, ADC)
 
 
-def is_fused(io: IO, w: Tensor) -> bool:
-    """Whether a read with these settings goes the fused way."""
-    return (
-        w.device.type == "cpu"
-        and io.mv_type == "one-pass"
-        and io.bound_management in ("none", "iterative")
-        and io.w_noise_type == "additive-constant"
-        and not (io.ir_drop or io.v_offset_std or io.r_series or io.out_nonlinearity)
-        and not (io.inp_asymmetry or io.out_asymmetry)
-    )
+def launcher(io: IO, lines: Lines, seed: int, direction: int, w: Tensor, vectors: Tensor) -> Read:
+    """`product.product` of one replica, with all that does not change from call to call.
 
+    Args:
+        w: (out, in), of the shape and dtype that each call has.
+        vectors: () int64, how many were read, to which each read adds its own.
+    """
+    n_out, n_in = w.shape
+    dtype = np.float32 if w.dtype == torch.float32 else np.float64
+    numbers = np.array(numbers_of(io), dtype)
+    flags = io.inp_sto_round, io.out_sto_round, io.bm_test_negative_bound, io.out_noise > 0
+    options = np.array([n_in, n_out, way_of_scale(io), *flags], np.int64)
+    noise = torch.as_tensor(lines.out_noise, dtype=w.dtype).expand(1, n_out)[0].contiguous().numpy()
+    into, out_of, words = _kernels(w.dtype)
+    is_repeated = io.bound_management == "iterative"
 
-def largest_size(x: Tensor) -> Tensor:
-    """As `product.largest_size`, of contiguous x (batch, in): torch is slow where rows are short."""
-    if x.shape[1] > 64:
-        return product.largest_size(x)
-    largest = torch.empty(x.shape[0], 1, dtype=x.dtype)
-    _kernels()[2](x.numpy(), largest.numpy())
-    return largest
+    past: Any = memoryview(vectors.view(-1).numpy())  # type: ignore[arg-type]  # a tenth of a tensor's time
 
+    def read(w: Tensor, x: Tensor, scale: Tensor | None) -> Tensor:
+        need_vectors(x, n_in, w)
+        x = (x.resolve_neg() if x.is_neg() else x).contiguous()
+        n, number, first, keys = x.shape[0], 0, past[0], _keys(seed, direction, 0)
+        past[0] = first + n
+        room = np.empty(3 * n)
+        if scale is not None:
+            room[:n] = scale[:, 0].numpy()
+        u = torch.empty_like(x)
+        x_at = x.data_ptr()
+        into(x_at, u.data_ptr(), room, n, first, number, options, numbers, keys, words)
+        y = torch.nn.functional.linear(u, w)
+        y_at = y.data_ptr()
+        n = out_of(y_at, y_at, room, n, first, number, options, numbers, keys, noise)
+        while n and is_repeated and 2.0**number <= io.bm_limit:
+            number += 1
+            keys, u = _keys(seed, direction, number), torch.empty(n, n_in, dtype=w.dtype)
+            into(x_at, u.data_ptr(), room, n, first, number, options, numbers, keys, words)
+            v = torch.nn.functional.linear(u, w)
+            n = out_of(v.data_ptr(), y_at, room, n, first, number, options, numbers, keys, noise)
+        return y
 
-def fused(w: Tensor, x: Tensor, io: IO, lines: Lines, seed: int, direction: int, first: int, scale: Tensor) -> Tensor:
-    """As `product.product`, of one replica: w (out, in), x (batch, in), scale (batch, 1); vectors from `first` on."""
-    into, out_of, _ = _kernels()
-    y = torch.empty(x.shape[0], w.shape[0], dtype=x.dtype)
-    a, s, rows, factor, number = x.numpy(), scale[:, 0].contiguous().numpy(), np.arange(x.shape[0]), 1.0, 0
-    numbers, flags = _settings(io, x.dtype)
-    noise = torch.as_tensor(lines.out_noise, dtype=x.dtype).expand(1, w.shape[0])[0].contiguous().numpy()
-    while rows.size:
-        keys, r = _keys(seed, direction, number), numbers.dtype.type(factor)
-        u, length = torch.empty(rows.size, x.shape[1], dtype=x.dtype), np.empty(rows.size, numbers.dtype)
-        into(a, s, r, rows, first, numbers, flags, keys, u.numpy(), length)
-        v = u @ w.mT
-        is_hit = out_of(v.numpy(), s, r, rows, first, numbers, flags, keys, noise, length, y.numpy())
-        if io.bound_management == "none" or factor > io.bm_limit:
-            break
-        rows, factor, number = rows[is_hit], 2.0 * factor, number + 1
-    return y
-
-
-@lru_cache(maxsize=256)
-def _settings(io: IO, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """What the kernels want to know."""
-    numbers = [io.inp_step, io.inp_bound, io.inp_noise, io.w_noise, io.out_step, io.out_bound, io.out_scale]
-    flags = np.array([io.inp_sto_round, io.out_sto_round, io.bm_test_negative_bound, io.out_noise > 0])
-    return np.array(numbers, np.float32 if dtype == torch.float32 else np.float64), flags
+    return read
 
 
 @lru_cache(maxsize=4096)
@@ -81,73 +73,140 @@ def _keys(seed: int, direction: int, number: int) -> np.ndarray:
 
 
 @cache
-def _kernels() -> tuple[Any, Any, Any]:
-    return tuple(specialised(f, f.__name__) for f in (convert_in, convert_out, find_largest))
+def _kernels(dtype: torch.dtype) -> tuple[Any, Any, np.ndarray]:
+    """Compiled for that dtype: what Numba calls once it has looked at the types of all arguments."""
+    numbers = np.empty(0, np.float32 if dtype == torch.float32 else np.float64)
+    given = np.empty(0), 1, 1, 1, np.empty(0, np.int64), numbers, _keys(0, 0, 0)
+    words = np.empty(0, f"uint{8 * numbers.itemsize}")
+    into, out_of = (
+        specialised(f, f.__name__).compile(tuple(typeof(a) for a in (0, 0, *given, last)))
+        for f, last in ((convert_in, words), (convert_out, numbers))
+    )
+    return into, out_of, words
 
 
-def find_largest(x, largest):
-    """Into largest, (batch, 1), the largest size of each row of x; NaN where a number is not finite."""
-    for i in range(x.shape[0]):
-        a, rest = x.dtype.type(0.0), x.dtype.type(0.0)
-        for t in range(x.shape[1]):
-            size = abs(x[i, t])
-            a = size if size > a else a
-            rest += size - size  # NaN once a number is infinite or NaN
-        largest[i, 0] = a + rest
+def convert_in(x_at, u_at, room, n_rows, first, number, options, numbers, keys, words):
+    """DAC of some rows of x, (batch, in): u = clip(round(x / (s r))) + noise, into u, (n_rows, in).
+
+    room: for each vector its scale s, then for each row of u what its weights' noise is, then the row of x that it is.
+    number: of the round, in which r is 2**number. The first round finds scales, and takes all rows in turn.
+    """
+    n, batch, step, bound = options[0], room.size // 3, numbers[0], numbers[1]
+    scale, length, rows = room[:batch], room[batch : 2 * batch], room[2 * batch :]
+    x, x_bits = matrix_at(x_at, batch, n, numbers), matrix_at(x_at, batch, n, words)
+    u, cell = matrix_at(u_at, n_rows, n, numbers), np.empty(1, numbers.dtype)
+    for k in range(n_rows):
+        if number == 0:
+            rows[k] = k
+            if options[2]:
+                scale[k] = scale_of(x_bits[k], cell, options[2], numbers[7])
+        i = int(rows[k])
+        s = numbers.dtype.type(scale[i]) * numbers.dtype.type(2.0**number)
+        s = s if s > 0 else numbers.dtype.type(1.0)
+        to_volts(x[i], s, step, bound, options[3], keys, first + i, u[k])
+        if numbers[2] > 0:
+            add_noise(u[k], numbers[2], keys, 0, first + i)
+        length[k] = numbers[3] * size_of(u[k]) if numbers[3] > 0 else 0.0
 
 
-def convert_in(x, scale, factor, rows, first, numbers, flags, keys, u, length):
-    """DAC: u = clip(round(x / (s r))) + noise of some rows of x, (batch, in); length: of each u, for weight noise."""
-    step, bound, sigma, half = numbers[0], numbers[1], numbers[2], numbers.dtype.type(0.5)
-    for i in range(rows.size):
-        s, n = scale[rows[i]] * factor, x.shape[1]
-        if not s > 0:
-            s = numbers.dtype.type(1.0)
-        d0, d1 = key_of(keys, 3, first + rows[i])
-        z0, z1 = key_of(keys, 0, first + rows[i])
-        for t in range(n):
-            a = x[rows[i], t] / s
-            if step > 0:
-                a = a / step
-                if flags[0]:
-                    a += numbers.dtype.type(uniform(bits(d0, d1, u32(t)))) - half
-                a = np.rint(a) * step
-            u[i, t] = min(max(a, -bound), bound)
-        if sigma > 0:
-            for t in range(n):
-                u[i, t] += sigma * numbers.dtype.type(quick_normal(z0, z1, u32(t)))
-        power = numbers.dtype.type(0.0)
-        if numbers[3] > 0:
-            for t in range(n):
-                power += u[i, t] * u[i, t]
-        length[i] = numbers[3] * np.sqrt(power)
+def convert_out(v_at, y_at, room, n_rows, first, number, options, numbers, keys, noise):
+    """ADC of v, (n_rows, out), in place, into the rows of y, (batch, out): y = s r clip(round(v + noise)).
+
+    Returns how many rows met their bound, which then stand first in `room`.
+    """
+    n, batch, hits = options[1], room.size // 3, 0
+    scale, length, rows = room[:batch], room[batch : 2 * batch], room[2 * batch :]
+    v, y, step, bound = matrix_at(v_at, n_rows, n, numbers), matrix_at(y_at, batch, n, numbers), numbers[4], numbers[5]
+    for k in range(n_rows):
+        i = int(rows[k])
+        s = numbers.dtype.type(scale[i])
+        if length[k] > 0:
+            add_noise(v[k], numbers.dtype.type(length[k]), keys, 1, first + i)
+        if options[6]:
+            add_line_noise(v[k], noise, keys, first + i)
+        if step > 0:
+            to_steps(v[k], step, options[4], keys, first + i)
+        is_hit = to_numbers(v[k], bound, options[5], s * numbers.dtype.type(2.0**number), numbers[6])
+        if s <= 0:
+            v[k] = 0.0
+        if number:
+            y[i] = v[k]
+        rows[hits] = i
+        hits += 1 if is_hit else 0
+    return hits
 
 
-def convert_out(v, scale, factor, rows, first, numbers, flags, keys, noise, length, y):
-    """ADC: y = s r clip(round(v + noise)) into some rows of y, (batch, out); which met their bound."""
-    step, bound, half = numbers[4], numbers[5], numbers.dtype.type(0.5)
-    is_hit = np.zeros(rows.size, np.bool_)
-    for i in range(rows.size):
-        s, n = scale[rows[i]], v.shape[1]
-        d0, d1 = key_of(keys, 4, first + rows[i])
-        z0, z1 = key_of(keys, 2, first + rows[i])
-        w0, w1 = key_of(keys, 1, first + rows[i])
-        if length[i] > 0:
-            for t in range(n):
-                v[i, t] += length[i] * numbers.dtype.type(quick_normal(w0, w1, u32(t)))
-        if flags[3]:
-            for t in range(n):
-                v[i, t] += noise[t] * numbers.dtype.type(quick_normal(z0, z1, u32(t)))
-        above, below = numbers.dtype.type(0.0), numbers.dtype.type(0.0)
-        for t in range(n):
-            a = v[i, t]
-            if step > 0:
-                a = a / step
-                if flags[1]:
-                    a += numbers.dtype.type(uniform(bits(d0, d1, u32(t)))) - half
-                a = np.rint(a) * step
-            above, below = max(above, a), min(below, a)
-            a = min(max(a, -bound), bound) * (s * factor) * numbers[6]
-            y[rows[i], t] = numbers.dtype.type(0.0) if s <= 0 else a
-        is_hit[i] = above > bound or (flags[2] and -below > bound)
-    return is_hit
+def scale_of(x, cell, kind, given):
+    """Noise management: the largest size, at most `given` if that is > 0, or `given` for all; NaN if none is finite.
+
+    x: the vector's bits, whole numbers: sizes are in the same order, and compilers find the largest many at a time.
+    cell: room for one number.
+    """
+    largest, sizes = x.dtype.type(0), x.dtype.type((1 << (8 * x.itemsize - 1)) - 1)
+    for t in range(x.size):
+        size = x.dtype.type(x[t] & sizes)
+        largest = size if size > largest else largest
+    cell.view(x.dtype)[0] = largest
+    if not cell[0] < np.inf:
+        return np.nan
+    if kind == CONSTANT or 0 < given < cell[0]:
+        return given
+    return cell[0]
+
+
+def to_volts(x, s, step, bound, is_random, keys, vector, u):
+    """u = x / s in multiples of a step (half to even, or at random; of none if 0), between the bounds."""
+    half = x.dtype.type(0.5)
+    if not step > 0:
+        for t in range(u.size):
+            u[t] = min(max(x[t] / s, -bound), bound)
+    elif is_random:
+        k0, k1 = key_of(keys, 3, vector)
+        for t in range(u.size):
+            dither = x.dtype.type(uniform(bits(k0, k1, u32(t)))) - half
+            u[t] = min(max(np.rint(x[t] / s / step + dither) * step, -bound), bound)
+    else:
+        for t in range(u.size):
+            u[t] = min(max(np.rint(x[t] / s / step) * step, -bound), bound)
+
+
+def to_steps(v, step, is_random, keys, vector):
+    """v in multiples of a step, half to even, or at random."""
+    half = v.dtype.type(0.5)
+    if is_random:
+        k0, k1 = key_of(keys, 4, vector)
+        for t in range(v.size):
+            dither = v.dtype.type(uniform(bits(k0, k1, u32(t)))) - half
+            v[t] = np.rint(v[t] / step + dither) * step
+    else:
+        for t in range(v.size):
+            v[t] = np.rint(v[t] / step) * step
+
+
+def add_noise(a, sigma, keys, kind, vector):
+    k0, k1 = key_of(keys, kind, vector)
+    for t in range(a.size):
+        a[t] += sigma * a.dtype.type(quick_normal(k0, k1, u32(t)))
+
+
+def add_line_noise(a, sigma, keys, vector):
+    k0, k1 = key_of(keys, 2, vector)
+    for t in range(a.size):
+        a[t] += sigma[t] * a.dtype.type(quick_normal(k0, k1, u32(t)))
+
+
+def size_of(u):
+    power = u.dtype.type(0.0)
+    for t in range(u.size):
+        power += u[t] * u[t]
+    return np.sqrt(power)
+
+
+def to_numbers(v, bound, is_either_side, s, factor):
+    """s v factor, with v between the bounds; returns whether it was not: above, or on either side."""
+    n_beyond = np.int32(0)
+    for t in range(v.size):
+        size = abs(v[t]) if is_either_side else v[t]
+        n_beyond |= np.int32(1 if size > bound else 0)
+        v[t] = min(max(v[t], -bound), bound) * s * factor
+    return n_beyond != 0

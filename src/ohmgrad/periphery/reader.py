@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
-from ohmgrad.periphery import cpu
+from ohmgrad.periphery import cpu, fused
 from ohmgrad.periphery.product import Lines, input_scale, largest_size, noise_of, product, running_average
 from ohmgrad.periphery.settings import IO, Periphery
+from ohmgrad.pulses.op import is_for_gpu
 
+Read = Callable[[Tensor, Tensor], Tensor]
 # What spreads from line to line.
 NOISE, SLOPE, OFFSET, ASYMMETRY = range(4)
 
@@ -26,6 +30,15 @@ def readers(periphery: Periphery, replicas: tuple[int, ...], dtype: torch.dtype)
     }
     made = {n: Reader(io, direction=k, replicas=replicas, dtype=dtype) for k, (n, io) in enumerate(ios.items())}
     return nn.ModuleDict(made)
+
+
+class _Way(NamedTuple):
+    """How weights of one kind, (shape, dtype, device), are read, and the tensors that `read` holds on to."""
+
+    kind: tuple[torch.Size, torch.dtype, torch.device]
+    seed: Tensor
+    vectors: Tensor
+    read: Read
 
 
 class Reader(nn.Module):
@@ -50,26 +63,54 @@ class Reader(nn.Module):
         self.register_buffer("vectors", torch.zeros((), dtype=torch.int64))
         if io.noise_management == "average-abs-max" and not io.is_perfect:
             self.register_buffer("average", torch.full(replicas, torch.nan, dtype=dtype))
-        self._lines: tuple[tuple, Lines] | None = None
+        self._is_scaled = fused.way_of_scale(io) != fused.GIVEN
+        self._way: _Way | None = None
 
-    @torch.no_grad()
     def forward(self, w: Tensor, x: Tensor, seed: Tensor) -> Tensor:
         """W x: w (*replica, out, in), x (*replica, batch, in), seed (*replica,); (*replica, batch, out)."""
-        io, first = self.io, int(self.vectors)
-        if io.is_perfect:
-            return x @ w.mT * io.out_scale
         if x.dim() == 1:
             return self.forward(w, x[None], seed)[0]
-        self.vectors.add_(x.shape[-2])
-        is_fused = cpu.is_fused(io, w) and w.dim() == 2
-        x = x.contiguous()
-        scale = self._scale(x, cpu.largest_size(x) if is_fused else largest_size(x))
-        lines = self._lines_of(w, seed)
-        if is_fused:
-            return cpu.fused(w, x, io, lines, int(seed), self.direction, first, scale)
-        return product(w, x, io, lines, noise_of(seed, self.direction, first), scale)
+        kind = w.shape, w.dtype, w.device
+        way = self._way
+        if way is None or way.kind != kind or way.seed is not seed or way.vectors is not self._buffers["vectors"]:
+            self._way = way = _Way(kind, seed, self.vectors, self._bind(w, seed))
+        return way.read(w, x)
 
-    def _scale(self, x: Tensor, largest: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _bind(self, w: Tensor, seed: Tensor) -> Read:
+        """The way that weights of this shape, dtype and device are read, with all that stays from call to call."""
+        io, vectors = self.io, self.vectors
+        if io.is_perfect:
+            return lambda w, x: x @ w.mT * io.out_scale
+        lines = self._draw(w, seed)
+        if fused.is_fused(io, w) and (kernels := self._kernels(lines, seed, w)):
+
+            def by_kernels(w: Tensor, x: Tensor) -> Tensor:
+                return kernels(w.detach(), x, None if self._is_scaled else self._scale(x))
+
+            return by_kernels
+
+        @torch.no_grad()
+        def plainly(w: Tensor, x: Tensor) -> Tensor:
+            first = int(vectors)
+            vectors.add_(x.shape[-2])
+            return product(w, x, io, lines, noise_of(seed, self.direction, first), self._scale(x))
+
+        return plainly
+
+    def _kernels(self, lines: Lines, seed: Tensor, w: Tensor) -> fused.Read | None:
+        """Those for the processor that holds the weight."""
+        given = self.io, lines, int(seed), self.direction, w, self.vectors
+        if is_for_gpu(w):
+            from ohmgrad.periphery import gpu  # needs Triton, which machines without a GPU may lack
+
+            return gpu.launcher(*given) if gpu.is_fused(self.io) else None
+        return cpu.launcher(*given) if w.device.type == "cpu" else None
+
+    @torch.no_grad()
+    def _scale(self, x: Tensor) -> Tensor:
+        """Noise management, (*replica, batch, 1)."""
+        largest = largest_size(x)
         if self.io.noise_management != "average-abs-max":
             return input_scale(x, self.io, largest)
         scale = running_average(largest, self.average, self.io.nm_decay)
@@ -77,12 +118,16 @@ class Reader(nn.Module):
             self.average.copy_(scale[..., -1, 0])
         return scale
 
-    def _lines_of(self, w: Tensor, seed: Tensor) -> Lines:
-        """The lines' spread: a function of the seed, kept while weight's and seed's kinds stay the same."""
-        kind = (w.shape, w.dtype, w.device, tuple(seed.flatten().tolist()))
-        if self._lines is None or self._lines[0] != kind:
-            self._lines = (kind, self._draw(w, seed))
-        return self._lines[1]
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._way = None  # it is of what was before this move
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_way": None}  # a copy finds its own
+
+    def _load_from_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # torch passes all by position
+        self._way = None  # the seed may be another
+        super()._load_from_state_dict(*args)
 
     def _draw(self, w: Tensor, seed: Tensor) -> Lines:
         io = self.io
