@@ -57,6 +57,7 @@ class Crossbar(nn.Module):
     digital_memory: Tensor
     relaxations: Tensor
     persistent: Tensor
+    _buffers: dict[str, Any]  # asked by name where speed matters: half the time of an attribute
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class Crossbar(nn.Module):
         self.register_buffer("cycles", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
         self.register_buffer("digital_memory", torch.zeros((), dtype=torch.int64))
-        # How often states have changed without pulses: by decay with diffusion, by a reset, by set_weight.
+        # How often states have changed without pulses: by decay and diffusion, a reset, set_weight.
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
         self._applier: tuple[Any, op.Apply] = NO_APPLIER
@@ -145,14 +146,14 @@ class Crossbar(nn.Module):
         weight: what the lines see where several crossbars share them, (*replica, out, in); else the crossbar's own.
         """
         self.count_reads(x)
-        w = self.weight if weight is None else weight
-        return x @ w.mT if self.readers is None else self.readers["read"](w, x, self.seed)
+        w = self._buffers["weight"] if weight is None else weight
+        return x @ w.mT if (readers := self.readers) is None else readers["read"](w, x, self._buffers["seed"])
 
     def read_transposed(self, d: Tensor, weight: Tensor | None = None) -> Tensor:
         """W' d for each row of d: (*replica, batch, out) to (*replica, batch, in); weight as in `read`."""
         self.count_reads(d)
-        w = self.weight if weight is None else weight
-        return d @ w if self.readers is None else self.readers["read_transposed"](w.mT, d, self.seed)
+        w, seed = self._buffers["weight"] if weight is None else weight, self._buffers["seed"]
+        return d @ w if (readers := self.readers) is None else readers["read_transposed"](w.mT, d, seed)
 
     def read_columns(self, columns: Tensor) -> Tensor:
         """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out)."""
@@ -196,10 +197,8 @@ class Crossbar(nn.Module):
             for i in range(outer.x.shape[-2]):
                 sample = outer.d[..., i, :, None] * outer.x[..., i, None, :]
                 self._move(-lr * sample, slice(None), n_cycles=1)
-        else:
-            n_cycles = outer.x.shape[-2]
-            if n_cycles:
-                self._move(-lr * update.as_dense(), slice(None), n_cycles)
+        elif n_cycles := outer.x.shape[-2]:
+            self._move(-lr * update.as_dense(), slice(None), n_cycles)
 
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
@@ -216,7 +215,8 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def relax(self) -> None:
         """What one mini-batch of time does to the devices: decay, then diffusion; free where they have neither."""
-        if relax.relaxes(params := self.params):
+        if relax.relaxes((*self._numbers, *self._plane_names)):
+            params = self.params
             w = relax.relaxed(self._state, self.device_model, params, seed=self.seed, number=self.relaxations)
             self._settle(w, slice(None), params)
 
@@ -255,7 +255,7 @@ class Crossbar(nn.Module):
     def _send(self, x: Tensor, d: Tensor, lr: float, batch: int) -> None:
         """`_pulse` outside graphs."""
         has_noise = self.device_model.write_noise > 0.0
-        state: Any = self._buffers["persistent" if has_noise else "weight"]  # half the time of an attribute
+        state = self._buffers["persistent" if has_noise else "weight"]
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
         if x.is_neg() or d.is_neg():
             x, d = x.resolve_neg(), d.resolve_neg()
@@ -358,7 +358,7 @@ class Crossbar(nn.Module):
 
     def count_reads(self, vectors: Tensor) -> None:
         """Note a read of each row of vectors."""
-        self.reads.add_(vectors.shape[-2] if vectors.dim() > 1 else 1)
+        self._buffers["reads"].add_(vectors.shape[-2] if vectors.dim() > 1 else 1)
 
     def _check_update(self, update: Update) -> None:
         if isinstance(update, Dense):

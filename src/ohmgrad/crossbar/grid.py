@@ -56,6 +56,7 @@ class Grid(nn.Module):
         super().__init__()
         self.rows, self.columns = tuple(rows), tuple(columns)
         self.shape = (weight.shape[-2], weight.shape[-1])
+        self.replicas = tuple(weight.shape[:-2])
         self.algorithm = algorithm
         self.out_scale = mapping.learned_scale(weight)  # of the sums, so that it is not the tiles'
         seeds = random.seed_tensor(seed, weight.shape[:-2])

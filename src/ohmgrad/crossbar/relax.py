@@ -11,6 +11,7 @@ Source: aihwkit 1.1, `rpu_pulsed_device.cpp` and `PulsedDevice`. The hard bounds
 
 from __future__ import annotations
 
+from collections.abc import Container
 from enum import IntEnum
 
 import torch
@@ -28,9 +29,9 @@ class Kind(IntEnum):
     WRITE = 2  # write noise, drawn anew where a state changed
 
 
-def relaxes(params: Params) -> bool:
-    """Whether these devices decay or diffuse at all."""
-    return "lifetime" in params or "diffusion" in params
+def relaxes(names: Container[str]) -> bool:
+    """Whether devices with parameters of these names decay or diffuse at all."""
+    return "lifetime" in names or "diffusion" in names
 
 
 def relaxed(w: Tensor, device: Device, params: Params, *, seed: Tensor, number: Tensor) -> Tensor:

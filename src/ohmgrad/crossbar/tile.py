@@ -143,8 +143,8 @@ class Tile(nn.Module):
         super().__init__()
         self.mapping = mapping or Mapping()
         weight = weight.detach()
-        shape = (weight.shape[-2], weight.shape[-1])
-        replicas = tuple(weight.shape[:-2])
+        self.shape = shape = (weight.shape[-2], weight.shape[-1])
+        self.replicas = replicas = tuple(weight.shape[:-2])
         seeds = random.seed_tensor(seed, replicas)
         count = 0
 
@@ -175,14 +175,9 @@ class Tile(nn.Module):
         return w
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(out, in)."""
-        return self.crossbars[0].shape
-
-    @property
     def crossbars(self) -> list[Crossbar]:
         """All crossbars of the tile, also those that no pass reads."""
-        return [m for m in self.state.modules() if isinstance(m, Crossbar)]
+        return list(dict.fromkeys(_crossbars(self.state)))
 
     def read(self, x: Tensor) -> Tensor:
         """W x, the learned scale aside: (*replica, batch, in) to (*replica, batch, out)."""
@@ -254,6 +249,15 @@ class Tile(nn.Module):
 def sum_of(terms: Iterable[Tensor]) -> Tensor:
     """The sum of at least one tensor."""
     return functools.reduce(torch.add, terms)
+
+
+def _crossbars(module: nn.Module) -> Iterator[Crossbar]:
+    """Not by way of `modules`, which also looks inside crossbars: each step asks."""
+    for child in module._modules.values():
+        if isinstance(child, Crossbar):
+            yield child
+        elif child is not None:
+            yield from _crossbars(child)
 
 
 def _merge(updates: list[Update]) -> list[Update]:

@@ -42,13 +42,12 @@ def read(tile: Tile | Grid, x: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: x has another dtype or shape than the tile asks for.
     """
-    n_out, n_in = tile.shape
-    replicas = tile.crossbars[0].replicas
-    if x.dtype != tile.handle.dtype:
-        raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
+    (n_out, n_in), replicas, handle = tile.shape, tile.replicas, tile.handle
+    if x.dtype != handle.dtype:
+        raise TypeError(f"x needs the tile's dtype {handle.dtype}, got {x.dtype}")
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
-    y = _read(x.reshape(*replicas, -1, n_in), tile.handle, tile)
+    y = _read(x.reshape(*replicas, -1, n_in), handle, tile)
     if tile.out_scale is not None:
         y = y * tile.out_scale[..., None, :]
     return y.reshape(*x.shape[:-1], n_out)
