@@ -11,7 +11,19 @@ from ohmgrad import random, vocabulary
 from ohmgrad.devices import DEVICES
 from ohmgrad.devices.base import step
 from ohmgrad.pulses import numba_target
-from ohmgrad.vocabulary import Target, absolute, exp, log, maximum, minimum, power, retarget, sqrt, where
+from ohmgrad.vocabulary import (
+    Target,
+    absolute,
+    exp,
+    interpolate,
+    log,
+    maximum,
+    minimum,
+    power,
+    retarget,
+    sqrt,
+    where,
+)
 
 
 @numba.njit
@@ -28,6 +40,7 @@ NUMBA = {
     "log": numba.njit(lambda a: math.log(a)),
     "sqrt": numba.njit(lambda a: math.sqrt(a)),
     "power": numba.njit(lambda a, b: math.pow(a, b)),
+    "interpolate": numba_target.NUMBA.namespace["interpolate"],
 }
 SCALE = 0.75
 
@@ -40,6 +53,10 @@ def every_name(w, up, dw_min):
     """Uses all of the vocabulary, a helper, a number of its module, and literals that float32 cannot hold."""
     z = where(up, maximum(w, 0.1), minimum(w, -0.1))
     return dw_min * (exp(-z / 3.3) + log(1.1 + z * z) - sqrt(helper(w)) + power(absolute(z), 1.7))
+
+
+def of_a_table(w, table):
+    return 0.1 * interpolate(table, 0.5 + w)
 
 
 def compiled(function):
@@ -55,20 +72,67 @@ def test_a_response_is_the_same_float32_on_both_targets(family):
     device = family(dw_min=0.007, up_down=0.3)
     if family.__name__ == "LinearStep":
         device = family(dw_min=0.007, up_down=0.3, gamma_up=0.4, gamma_down=0.7)
+    if family.tables:
+        device = family(dw_min=0.007, **dict.fromkeys(family.tables, (1.5, 1.0, 0.3, 0.2)))
     kernel = compiled(family.response)
     params = device.nominal()
-    w = torch.linspace(-1.0, 1.0, 101)
+    w = torch.linspace(-0.9, 0.9, 101)
     for up in (True, False):
         given = {"dw_min": params["dw_up" if up else "dw_down"], **params}
         names = family.response.__code__.co_varnames[2 : family.response.__code__.co_argcount]
-        scalars = [np.float32(given[name]) for name in names]
+        scalars = [as_rows(given[name]) if name in family.tables else np.float32(given[name]) for name in names]
         got = np.array([kernel(np.float32(v), up, *scalars) for v in w.numpy()])
         # The planes of params are float32, as the kernel's arguments are.
-        planes = {k: torch.full_like(w, float(v)) for k, v in params.items()}
+        planes = {k: v if isinstance(v, tuple) else torch.full_like(w, float(v)) for k, v in params.items()}
         expected = step(family, w, torch.full(w.shape, up), planes).numpy()
-        # Numba fuses no multiplication with an addition here: equal to the last bit.
-        np.testing.assert_array_equal(got, expected)
+        # Numba fuses no multiplication with an addition here: equal to the last bit, but for exp and power, of which
+        # either side's are right to an ulp or two.
+        is_exact = not {"exp", "power"} & set(family.response.__code__.co_names)
+        np.testing.assert_allclose(got, expected, rtol=0.0, atol=0.0 if is_exact else 4 * 2.0**-23 * 0.007 * 8.0)
     assert [signature.return_type for signature in kernel.nopython_signatures] == [numba.float32]
+
+
+def as_rows(table: tuple[float, ...]) -> tuple[np.ndarray, int]:
+    """A table as kernels for CPUs take it."""
+    return np.array([(len(table) - 1, *table)], np.float32), 0
+
+
+@pytest.mark.parametrize("table", [(0.3,), (0.3, -1.0), (1.0, 2.0, 0.5, 0.5, 3.0)])
+def test_tables_on_both_targets(table):
+    # numpy's interpolation, level beyond the ends; nodes themselves are met.
+    x = torch.cat([torch.linspace(-1.0, 1.0, 201), torch.linspace(-0.5, 0.5, len(table))])
+    kernel = compiled(of_a_table)
+    got = np.array([kernel(np.float32(v), as_rows(table)) for v in x.numpy()])
+    nodes = np.linspace(0.0, 1.0, len(table)) if len(table) > 1 else [0.5]
+    expected = 0.1 * np.interp(0.5 + x.double().numpy(), nodes, table)
+    np.testing.assert_allclose(got, expected, rtol=0.0, atol=2e-7)
+    np.testing.assert_allclose(of_a_table(x, table).numpy(), expected, rtol=0.0, atol=2e-7)
+    assert [signature.return_type for signature in kernel.nopython_signatures] == [numba.float32]
+
+
+@pytest.mark.parametrize(("name", "points", "tolerance"), [
+    ("exp", np.linspace(-80.0, 80.0, 100_001), 3e-7),
+    ("log", np.exp(np.linspace(-80.0, 80.0, 100_001)), 3e-7),
+    ("power", np.linspace(0.0, 3.0, 100_001), 2e-6),
+])  # fmt: skip
+def test_quick_functions(name, points, tolerance):
+    # Planted: a last coefficient of 1/700, 1/8.
+    quick = numba_target.NUMBA.namespace[name]
+    second = (2.5,) if name == "power" else ()
+    exact = {"exp": np.exp, "log": np.log, "power": lambda a: a**2.5}[name]
+
+    @numba.njit(**numba_target.FAST)
+    def run(x, y, *second):
+        for i in range(x.size):
+            y[i] = quick(x[i], *second)
+
+    for dtype, tolerance in ((np.float32, tolerance), (np.float64, 1e-14)):
+        x = points.astype(dtype)
+        y = np.empty_like(x)
+        run(x, y, *(dtype(b) for b in second))
+        expected = exact(x.astype(np.float64))
+        scale = np.maximum(np.abs(expected), 0.5 if name == "log" else 1e-30)
+        assert np.max(np.abs(y - expected) / scale) < tolerance
 
 
 def test_all_of_the_vocabulary_stays_in_float32():

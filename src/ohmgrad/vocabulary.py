@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,20 @@ def power(a: Value, b: Value) -> Tensor:
     return torch.pow(*_tensor(a, b))
 
 
+def interpolate(table: Sequence[float], x: Value) -> Tensor:
+    """Straight lines through the numbers of a table, which stand at 0, ..., 1 in equal steps; level beyond.
+
+    >>> interpolate((1.0, 3.0, 2.0), torch.tensor([-1.0, 0.25, 0.75, 1.0]))
+    tensor([1.0000, 2.0000, 2.5000, 2.0000])
+    """
+    (x,) = _tensor(x)
+    nodes, last = torch.as_tensor(table, dtype=x.dtype, device=x.device), len(table) - 1
+    y = torch.clamp(x * last, 0.0, last)
+    i = torch.clamp(y.long(), max=max(last - 1, 0))
+    a, b = nodes[i], nodes[torch.clamp(i + 1, max=last)]
+    return a + (y - i) * (b - a)
+
+
 def u32(a: Words) -> Words:
     """a modulo 2**32: a 32-bit word."""
     return a & 0xFFFFFFFF
@@ -104,7 +118,7 @@ def as_float(a: Tensor) -> Tensor:
 
 
 # What a response may call, and what else our own kernel sources call.
-NAMES = ("where", "minimum", "maximum", "absolute", "exp", "log", "sqrt", "power")
+NAMES = ("where", "minimum", "maximum", "absolute", "exp", "log", "sqrt", "power", "interpolate")
 WORDS = ("u32", "popcount", "to_float", "signed", "as_word", "as_float")
 
 

@@ -9,12 +9,28 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from scipy import optimize
 from torch import Tensor
 
 from exact import assert_within_ulps
 from ohmgrad import Crossbar, Dense
-from ohmgrad.devices import ConstantStep, Device, Ideal, LinearStep, SoftBounds, SoftBoundsReference
+from ohmgrad.devices import (
+    ConstantStep,
+    Device,
+    ExponentialResponse,
+    ExpStep,
+    Ideal,
+    LinearStep,
+    LogDomain,
+    PiecewiseStep,
+    PowerResponse,
+    PowStep,
+    PowStepReference,
+    SoftBounds,
+    SoftBoundsReference,
+)
 from ohmgrad.devices.base import draw
+from ohmgrad.devices.presets import saturating_exponential
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -26,9 +42,10 @@ class Case:
     device: Device
     after: Callable[[Tensor, int, bool], Tensor]  # (w, n, up) -> state after n pulses, hard bounds included
     q: Callable[[Tensor, bool], Tensor]  # (w, up) -> response factor
-    symmetric_point: float
+    symmetric_point: float | None  # None where up and down steps differ everywhere
     n_states: float
     planes: tuple[str, ...] = ("dw_up", "dw_down")  # what differs between devices where their steps do
+    ulps: float = 4.0  # of factors; more where an exponent of size 12 magnifies its own rounding
 
 
 def straight(dw_up: float, dw_down: float, low: float, high: float) -> Callable[[Tensor, int, bool], Tensor]:
@@ -50,6 +67,57 @@ def shifted(by: float, after: Callable[[Tensor, int, bool], Tensor]) -> Callable
     """The states of a device that is read against a reference in state `by`."""
     return lambda w, n, up: after(w + by, n, up) - by
 
+
+def repeated(q: Callable[[Tensor, bool], Tensor], step: float, low: float, high: float) -> Callable:
+    """Pulse after pulse by the case's own factors, for responses whose trajectory has no closed form."""
+
+    def after(w: Tensor, n: int, up: bool) -> Tensor:
+        for _ in range(n):
+            w = (w + (step if up else -step) * q(w, up)).clamp(low, high)
+        return w
+
+    return after
+
+
+def multiplied(step: float, reference: float, low: float, high: float) -> Callable[[Tensor, int, bool], Tensor]:
+    """A current, w above a reference, that each pulse multiplies or divides by exp(step / reference)."""
+    return lambda w, n, up: (
+        (w + reference) * math.exp((n if up else -n) * step / reference) - reference
+    ).clamp(low, high)
+
+
+def exp_step(w: Tensor, up: bool) -> Tensor:
+    """The defaults of aihwkit's exponential step on bounds +-1, in units of the down step at 0."""
+    z = 0.244 * w + 0.2425
+    one = 1.0 - 0.36833 / math.exp(12.78785 * 0.2425)
+    return (1.0 - (0.00081 * (12.44625 * z).exp() if up else 0.36833 / (12.78785 * z).exp())) / one
+
+
+def saturating(w: Tensor, up: bool) -> Tensor:
+    """1 - exp(-g (tau -+ w) / (2 tau)) for g = 3, tau = 0.5, in units of its value at 0."""
+    return (1.0 - (-3.0 * (0.5 - w if up else 0.5 + w)).exp()) / (1.0 - math.exp(-1.5))
+
+
+def roof(w: Tensor, up: bool) -> Tensor:
+    """Lines from 2.5 at -1 over 2 at 0 to 1 at 1, and from 1 at -1 to 3 at 1."""
+    return (2.0 - torch.where(w < 0.0, 0.5 * w, w)) / 2.0 if up else (2.0 + w) / 2.0
+
+
+def bent(w: Tensor, up: bool) -> Tensor:
+    """sinh form of (e^{g x} - 1) / (e^g - 1), x = 1 -+ w: e^{g (x - 1) / 2} sinh(g x / 2) / sinh(g / 2), g = 3 and 2."""
+    g, x = (3.0, 1.0 - w / 0.6) if up else (2.0, 1.0 + w / 0.5)
+    return (g * (x - 1.0) / 2.0).exp() * (g * x / 2.0).sinh() / math.sinh(g / 2.0)
+
+
+def powers(w: Tensor, up: bool) -> Tensor:
+    """((0.8 - w) / 1.3)^1.5 and ((w + 0.5) / 1.3)^1.2, in units of 2^-1.5."""
+    return (1.5 * ((0.8 - w) / 0.65).log()).exp() if up else 2.0**1.5 * (1.2 * ((w + 0.5) / 1.3).log()).exp()
+
+
+# 1.5 ln((0.8 - w) / 1.3) = 1.2 ln((w + 0.5) / 1.3)
+POWERS_BALANCE = optimize.brentq(
+    lambda w: 1.5 * math.log((0.8 - w) / 1.3) - 1.2 * math.log((w + 0.5) / 1.3), -0.4, 0.7, xtol=1e-16
+)
 
 CASES: dict[type[Device], list[Case]] = {
     Ideal: [
@@ -132,6 +200,125 @@ CASES: dict[type[Device], list[Case]] = {
             n_states=200.0,
         ),
     ],
+    ExpStep: [
+        Case(
+            ExpStep(dw_min=0.01),
+            repeated(exp_step, 0.01 * (1.0 - 0.36833 / math.exp(12.78785 * 0.2425)), -1.0, 1.0),
+            exp_step,
+            # 0.00081 e^{a z} = 0.36833 e^{-b z}
+            symmetric_point=(math.log(0.36833 / 0.00081) / (12.44625 + 12.78785) - 0.2425) / 0.244,
+            n_states=200.0 / (1.0 - 0.36833 / math.exp(12.78785 * 0.2425)),
+            ulps=40.0,
+        ),
+        # a = 1/2, b = 0 and A = e^{-g/2} (reference 1.4).
+        Case(
+            saturating_exponential(tau=0.5, gamma=3.0, dw_min=0.01),
+            repeated(saturating, 0.01 * (1.0 - math.exp(-1.5)), -0.5, 0.5),
+            saturating,
+            symmetric_point=0.0,
+            n_states=100.0 / (1.0 - math.exp(-1.5)),
+            ulps=12.0,
+        ),
+    ],
+    PowStep: [
+        # gamma = 1: soft bounds of steps (high - w) dw / (high - low).
+        Case(
+            PowStep(w_max=0.5, w_min=-1.5, dw_min=0.02),
+            geometric(0.005, 0.015, 0.5, -1.5, -1.5, 0.5),
+            lambda w, up: 0.5 - w if up else w + 1.5,
+            symmetric_point=-0.5,
+            n_states=200.0,
+        ),
+        Case(
+            PowStep(w_max=0.8, w_min=-0.5, dw_min=0.02, gamma=1.5, gamma_up_down=0.2),
+            repeated(powers, 0.02 / 2.0**1.5, -0.5, 0.8),
+            powers,
+            symmetric_point=POWERS_BALANCE,
+            n_states=1.3 / 0.02 * 2.0**1.5,
+            ulps=12.0,
+        ),
+    ],
+    PowStepReference: [
+        # Exponents 1 and steps 1 and 0.6: up (1 - v) and down 0.6 (1 + v) balance at 0.25.
+        Case(
+            PowStepReference(dw_min=0.02, up_down=0.4, subtract_symmetry_point=True),
+            shifted(0.25, geometric(0.01, 0.006, 1.0, -1.0, -1.0, 1.0)),
+            lambda w, up: 0.75 - w if up else 0.6 * (1.25 + w),
+            symmetric_point=0.0,
+            n_states=200.0,
+            planes=("dw_up", "dw_down", "w_max", "w_min", "balance"),
+        ),
+        Case(
+            PowStepReference(w_max=0.8, w_min=-0.5, dw_min=0.02, gamma=1.5, gamma_up_down=0.2, reference_mean=0.1),
+            shifted(0.1, repeated(powers, 0.02 / 2.0**1.5, -0.5, 0.8)),
+            lambda w, up: powers((w + 0.1).clamp(-0.5, 0.8), up),
+            symmetric_point=POWERS_BALANCE - 0.1,
+            n_states=1.3 / 0.02 * 2.0**1.5,
+            ulps=12.0,
+        ),
+    ],
+    PiecewiseStep: [
+        Case(PiecewiseStep(), straight(1e-3, 1e-3, -1.0, 1.0), lambda w, up: torch.ones_like(w), 0.0, 2000.0),
+        # Lines that vanish at the bounds are soft bounds.
+        Case(
+            PiecewiseStep(dw_min=0.01, nodes_up=(2.0, 1.0, 0.0), nodes_down=(0.0, 1.0, 2.0)),
+            geometric(0.01, 0.01, 1.0, -1.0, -1.0, 1.0),
+            lambda w, up: 1.0 - w if up else 1.0 + w,
+            symmetric_point=0.0,
+            n_states=200.0,
+        ),
+        Case(
+            PiecewiseStep(dw_min=0.005, nodes_up=(2.5, 2.0, 1.0), nodes_down=(1.0, 2.0, 3.0)),
+            repeated(roof, 0.01, -1.0, 1.0),
+            roof,
+            symmetric_point=0.0,
+            n_states=200.0,
+        ),
+    ],
+    PowerResponse: [
+        Case(
+            PowerResponse(w_max=0.6, w_min=-0.6, dw_min=0.006, gamma=1.0),
+            geometric(0.006, 0.006, 0.6, -0.6, -0.6, 0.6),
+            lambda w, up: 1.0 - w / 0.6 if up else 1.0 + w / 0.6,
+            symmetric_point=0.0,
+            n_states=200.0,
+        ),
+        # aihwkit's power step with dw_min times 2^gamma (reference 1.4).
+        Case(
+            PowerResponse(w_max=0.5, w_min=-0.5, dw_min=0.005, gamma=3.0),
+            repeated(lambda w, up: (1.0 - 2.0 * w if up else 1.0 + 2.0 * w) ** 3, 0.005, -0.5, 0.5),
+            lambda w, up: PowStep(w_max=0.5, w_min=-0.5, dw_min=0.04, gamma=3.0).step(w, up).abs() / 0.005,
+            symmetric_point=0.0,
+            n_states=200.0,
+            ulps=12.0,
+        ),
+    ],
+    ExponentialResponse: [
+        Case(
+            ExponentialResponse(w_max=0.6, w_min=-0.5, dw_min=0.005, gamma_up=3.0, gamma_down=2.0),
+            repeated(bent, 0.005, -0.5, 0.6),
+            bent,
+            symmetric_point=0.0,
+            n_states=220.0,
+            ulps=12.0,
+        ),
+    ],
+    LogDomain: [
+        Case(
+            LogDomain(w_max=1.5, w_min=-0.9, dw_min=0.02, reference=2.0),
+            multiplied(0.02, 2.0, -0.9, 1.5),
+            lambda w, up: (100.0 if up else -100.0) * math.expm1(0.01 if up else -0.01) * (1.0 + w / 2.0),
+            symmetric_point=None,
+            n_states=120.0,
+        ),
+        Case(
+            LogDomain(w_max=1.0, w_min=-0.5, dw_min=0.005, exponent=0.0),
+            straight(0.005, 0.005, -0.5, 1.0),
+            lambda w, up: torch.ones_like(w),
+            symmetric_point=0.0,
+            n_states=300.0,
+        ),
+    ],
 }
 
 
@@ -166,20 +353,22 @@ class DeviceContract:
         expected_up, expected_down = case.q(w, True), case.q(w, False)
         if as_tensor:
             up = torch.ones_like(w, dtype=torch.bool)
-            q_up = case.device.step(w, up) / case.device.dw_min
-            q_down = -case.device.step(w, ~up) / case.device.dw_min
+            q_up = case.device.step(w, up) / case.device.granularity
+            q_down = -case.device.step(w, ~up) / case.device.granularity
         else:
             q_up, q_down = case.device.q_up(w), case.device.q_down(w)
-        assert_within_ulps(q_up, expected_up, ulps=4)
-        assert_within_ulps(q_down, expected_down, ulps=4)
+        assert_within_ulps(q_up, expected_up, case.ulps)
+        assert_within_ulps(q_down, expected_down, case.ulps)
         F, G = case.device.F(w), case.device.G(w)
-        assert_within_ulps(F, (expected_down + expected_up) / 2.0, ulps=4)
-        assert_within_ulps(F + G, q_down, ulps=2)
-        assert_within_ulps(F - G, q_up, ulps=2)
+        assert_within_ulps(F, (expected_down + expected_up) / 2.0, case.ulps)
+        ulps = case.ulps if as_tensor else 2.0  # a direction alone leaves products of numbers to float64
+        assert_within_ulps(F + G, q_down, ulps)
+        assert_within_ulps(F - G, q_up, ulps)
 
     def test_numbers_and_planes_broadcast(self, case):
         w = self.states(case)
-        planes = {k: torch.full((3, 1), float(v), dtype=w.dtype) for k, v in case.device.nominal().items()}
+        given = case.device.nominal().items()
+        planes = {k: v if isinstance(v, tuple) else torch.full((3, 1), float(v), dtype=w.dtype) for k, v in given}
         for up in (True, False):
             one, many = case.device.step(w, up), case.device.step(w, up, planes)
             assert_within_ulps(many, one.expand(3, 41), ulps=1)
@@ -198,12 +387,17 @@ class DeviceContract:
             assert ((low <= bar.weight) & (bar.weight <= high)).all()
 
     def test_symmetric_point(self, case):
+        if case.symmetric_point is None:
+            with pytest.raises(ValueError, match=f"{type(case.device).__name__} has no symmetric point"):
+                case.device.symmetric_point()
+            return
         point = case.device.symmetric_point()
         assert point.dtype == torch.float64
         torch.testing.assert_close(point, torch.tensor(case.symmetric_point, dtype=torch.float64), rtol=0, atol=1e-15)
 
     def test_symmetric_point_is_kept_by_alternating_pulses(self, case):
-        start = torch.tensor([case.symmetric_point], dtype=torch.float64)
+        # Where there is none, a pair of opposite pulses still cancels, at any state.
+        start = torch.tensor([0.3 if case.symmetric_point is None else case.symmetric_point], dtype=torch.float64)
         device = replace(case.device, dw_min=1e-5)
         w = start
         for _ in range(500):
@@ -255,7 +449,7 @@ class DeviceContract:
             ("reset_dtod", -0.1, "reset_dtod >= 0, got -0.1"),
             ("reset_std", -0.1, "reset_std >= 0, got -0.1"),
             ("up_down", 1.5, "-1 <= up_down <= 1, got 1.5"),
-            ("ctoc", "both", "ctoc 'multiplicative' or 'additive', got 'both'"),
+            ("ctoc", "both", "ctoc 'multiplicative' or 'additive'.*, got 'both'"),
             ("dw_min_log_normal", 2, "bool for dw_min_log_normal, got 2"),
         ],
     )

@@ -96,13 +96,13 @@ class Crossbar(nn.Module):
         self._law = self._number_of_law()
         self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
         self._plane_names: list[str] = []
-        self._numbers: dict[str, float] = {}
+        self._numbers: dict[str, Any] = {}  # and tables
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
             if isinstance(value, Tensor):
                 self.register_buffer(f"device_{name}", value)
                 self._plane_names.append(name)
             else:
-                self._numbers[name] = float(value)
+                self._numbers[name] = value if isinstance(value, tuple) else float(value)
         self.register_buffer("weight", torch.zeros(*self.replicas, *self.shape, dtype=dtype))
         self.weight.clamp_(*self._bounds(self.params))  # the bounds of a single element may leave out 0
         kind = torch.int64 if isinstance(self.update, PulsedUpdate) else torch.float64
@@ -116,8 +116,8 @@ class Crossbar(nn.Module):
             self.set_weight(weight)
 
     @property
-    def params(self) -> dict[str, Tensor | float]:
-        """Every element's parameters: a number where devices do not differ, else a plane."""
+    def params(self) -> dict[str, Any]:
+        """Every element's parameters: a number where devices do not differ, else a plane; tables."""
         return self._numbers | {name: getattr(self, f"device_{name}") for name in self._plane_names}
 
     @property
@@ -230,7 +230,7 @@ class Crossbar(nn.Module):
         w = relax.reset(self.device_model, params, columns, seed=self.seed, number=self.relaxations, like=self.weight)
         self._settle(w, columns, params)
 
-    def _settle(self, w: Tensor, columns: Tensor | slice, params: Mapping[str, Tensor | float]) -> None:
+    def _settle(self, w: Tensor, columns: Tensor | slice, params: Mapping[str, Any]) -> None:
         """Take over states of some columns that came about without pulses, (*replica, out, n)."""
         w = torch.clamp(w, *self._bounds(params))
         moved = torch.zeros_like(self.weight, dtype=torch.bool)
@@ -275,7 +275,8 @@ class Crossbar(nn.Module):
         return op.applier(self.device_model, self.update, self.params, self.seed, state, self.cycles, self.pulses)
 
     def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
-        values = [torch.as_tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in self.params.values()]
+        given = self.params.values()
+        values = [v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64) for v in given]
         torch.ops.ohmgrad.pulse(
             self._state, x, d, lr, self.cycles, self.pulses, self.pulse_counts, moved, self.seed,
             " ".join(self.params), values, self._law,
@@ -320,7 +321,7 @@ class Crossbar(nn.Module):
         self.pulses.add_(delta.abs().sum((-2, -1), dtype=torch.float64) / self.device_model.granularity)
         self.cycles.add_(n_cycles)
 
-    def _params_of(self, columns: Tensor | slice) -> dict[str, Tensor | float]:
+    def _params_of(self, columns: Tensor | slice) -> dict[str, Any]:
         """Parameters of the elements in some columns."""
         return {k: v[..., columns] if isinstance(v, Tensor) else v for k, v in self.params.items()}
 
@@ -338,7 +339,7 @@ class Crossbar(nn.Module):
             shown = xi.mul_(model.write_noise * model.dw_min).add_(self.persistent)
             torch.where(moved, shown, self.weight, out=self.weight)
 
-    def _bounds(self, params: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
+    def _bounds(self, params: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         like = {"dtype": self.weight.dtype, "device": self.weight.device}
         low, high = (torch.as_tensor(params[k], **like) for k in ("w_min", "w_max"))
         return low, high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Counters:
 
 def draw_all(
     devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype
-) -> dict[str, Tensor | float]:
+) -> dict[str, Any]:
     """Parameters of one device, or of one device for each replica, stacked over the replicas."""
     if len(devices) == 1:
         return draw(devices[0], seeds, shape, dtype)
@@ -41,14 +42,14 @@ def draw_all(
             f"device needs one device, or one of the same family for each of the {seeds.numel()} replicas, "
             f"got {[type(d).__name__ for d in devices]}"
         )
-    shared = devices[0].shared
+    shared = (*devices[0].shared, *devices[0].tables)
     if len({(d.granularity, *(getattr(d, name) for name in shared)) for d in devices}) != 1:
         raise ValueError(
             f"devices of one crossbar need equal granularity, {', '.join(shared)}; they may differ in all else"
         )
     drawn = [draw(d, s, shape, dtype) for d, s in zip(devices, seeds.flatten(), strict=True)]
-    planes = {}
-    for name in dict.fromkeys(name for p in drawn for name in p):
+    planes: dict[str, Any] = {name: getattr(devices[0], name) for name in devices[0].tables}
+    for name in dict.fromkeys(name for p in drawn for name in p if name not in planes):
         values = [torch.as_tensor(p.get(name, NEUTRAL.get(name)), dtype=dtype).expand(shape) for p in drawn]
         planes[name] = torch.stack(values).reshape(*seeds.shape, *shape)
     return planes

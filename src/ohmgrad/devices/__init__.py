@@ -2,11 +2,46 @@
 
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.constant_step import ConstantStep
+from ohmgrad.devices.exp_step import ExpStep
+from ohmgrad.devices.exponential_response import ExponentialResponse
 from ohmgrad.devices.ideal import Ideal
 from ohmgrad.devices.linear_step import LinearStep
+from ohmgrad.devices.log_domain import LogDomain
+from ohmgrad.devices.piecewise_step import PiecewiseStep
+from ohmgrad.devices.power_response import PowerResponse
+from ohmgrad.devices.power_step import PowStep
+from ohmgrad.devices.power_step_reference import PowStepReference
 from ohmgrad.devices.soft_bounds import SoftBounds
 from ohmgrad.devices.soft_bounds_reference import SoftBoundsReference
 
-DEVICES: tuple[type[Device], ...] = (Ideal, ConstantStep, LinearStep, SoftBounds, SoftBoundsReference)
+DEVICES: tuple[type[Device], ...] = (
+    Ideal,
+    ConstantStep,
+    LinearStep,
+    SoftBounds,
+    SoftBoundsReference,
+    ExpStep,
+    PowStep,
+    PowStepReference,
+    PiecewiseStep,
+    PowerResponse,
+    ExponentialResponse,
+    LogDomain,
+)
 
-__all__ = ["DEVICES", "ConstantStep", "Device", "Ideal", "LinearStep", "SoftBounds", "SoftBoundsReference"]
+__all__ = [
+    "DEVICES",
+    "ConstantStep",
+    "Device",
+    "ExpStep",
+    "ExponentialResponse",
+    "Ideal",
+    "LinearStep",
+    "LogDomain",
+    "PiecewiseStep",
+    "PowStep",
+    "PowStepReference",
+    "PowerResponse",
+    "SoftBounds",
+    "SoftBoundsReference",
+]

@@ -25,9 +25,12 @@ from torch import Tensor
 
 from ohmgrad import random
 
-Params = Mapping[str, Tensor | float]
+Table = tuple[float, ...]
 Value = Tensor | float
+Params = Mapping[str, Any]  # by name a Value of every element, or a Table
 
+# Noise of a pulse: in units of its step, of dw_min, or of the family's own `noise`.
+CTOC = ("multiplicative", "additive", "own")
 NOT_NEGATIVE = ("write_noise", "lifetime", "diffusion")
 
 
@@ -46,7 +49,8 @@ class Device:
         up_down_dtod: standard deviation between devices of the imbalance.
         dw_min_log_normal: the steps of devices follow a log-normal law instead of a normal one.
         dw_min_ctoc: standard deviation of one pulse's step from pulse to pulse, relative to the step.
-        ctoc: "multiplicative" noise scales with the response at w; "additive" noise with dw_min alone.
+        ctoc: "multiplicative" noise scales with the response at w; "additive" noise with dw_min alone; "own" noise as
+            the family says, where it does.
         write_noise: standard deviation, in units of dw_min, of the visible weight around the persistent one.
         lifetime: mini-batches in which a state decays to 1/e of its distance from its reset state; 0 for no decay.
         diffusion: standard deviation of the random walk of a state in one mini-batch.
@@ -68,7 +72,7 @@ class Device:
     up_down_dtod: float = 0.0
     dw_min_log_normal: bool = False
     dw_min_ctoc: float = 0.0
-    ctoc: Literal["multiplicative", "additive"] = "multiplicative"
+    ctoc: Literal["multiplicative", "additive", "own"] = "multiplicative"
     write_noise: float = 0.0
     lifetime: float = 0.0
     lifetime_dtod: float = 0.0
@@ -80,7 +84,13 @@ class Device:
 
     # response(w, up, dw_min, ...) -> signed change of w by one noise-free pulse. w: the state. up: the pulse's
     # direction. dw_min: this element's step in this direction, imbalance included. Further arguments by field name.
+    # Tables come last.
     response: ClassVar[Callable[..., Any]]
+    # noise(w, up, change, ...) -> standard deviation of that pulse, in units of dw_min_ctoc; after the noise-free change
+    # the same arguments as the response's, in their order.
+    noise: ClassVar[Callable[..., Any] | None] = None
+    # Fields that hold numbers on a grid of states, the same for all elements, for `vocabulary.interpolate`.
+    tables: ClassVar[tuple[str, ...]] = ()
     # Whether the response is affine in w; then the pulses of a train compose in closed form (ohmgrad.pulses.merge).
     is_affine: ClassVar[bool] = False
     # Fields in which the devices of one crossbar, one for each replica, may not differ.
@@ -90,6 +100,9 @@ class Device:
         family = type(self).__name__
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name in self.tables:
+                object.__setattr__(self, field.name, _table(family, field.name, value))
+                continue
             if isinstance(field.default, bool | str):
                 if not isinstance(value, type(field.default)):
                     kind = type(field.default).__name__
@@ -109,8 +122,11 @@ class Device:
             raise ValueError(f"{family} needs dw_min > 0, got {self.dw_min}")
         if abs(self.up_down) > 1:
             raise ValueError(f"{family} needs -1 <= up_down <= 1, got {self.up_down}")
-        if self.ctoc not in ("multiplicative", "additive"):
-            raise ValueError(f"{family} needs ctoc 'multiplicative' or 'additive', got {self.ctoc!r}")
+        known = CTOC if self.noise else CTOC[:2]
+        if self.ctoc not in known:
+            raise ValueError(f"{family} needs ctoc {' or '.join(map(repr, known))}, got {self.ctoc!r}")
+        if len({len(getattr(self, name)) for name in self.tables}) > 1:
+            raise ValueError(f"{family} needs {' and '.join(self.tables)} of equal length")
         for name in self.own_parameters():
             if not hasattr(self, name) and type(self).extra is Device.extra:
                 raise ValueError(f"{family}.response takes {name!r}, which is no field of {family}")
@@ -122,10 +138,16 @@ class Device:
                 f"{type(self).__name__} needs w_min < 0 < w_max, got w_min={self.w_min}, w_max={self.w_max}"
             )
 
+    def need_finite_bounds(self) -> None:
+        """For families whose response needs a range."""
+        for name in ("w_min", "w_max"):
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"{type(self).__name__} needs a finite number for {name}, got {getattr(self, name)}")
+
     @classmethod
     def own_parameters(cls) -> tuple[str, ...]:
-        """Names of what the response takes beside w, up, dw_min and the bounds."""
-        return tuple(name for name in response_arguments(cls) if name not in ("dw_min", "w_min", "w_max"))
+        """Names of what the response takes of every element beside w, up, dw_min and the bounds."""
+        return tuple(n for n in response_arguments(cls) if n not in ("dw_min", "w_min", "w_max", *cls.tables))
 
     @property
     def granularity(self) -> float:
@@ -151,8 +173,8 @@ class Device:
             values[name] = getattr(self, name) * (1.0 + spread * normal()) if spread else getattr(self, name)
         return values
 
-    def sample(self, normal: Callable[[], Tensor]) -> dict[str, Value]:
-        """Every element's parameters: a number where devices do not differ, else a plane (*replica, out, in).
+    def sample(self, normal: Callable[[], Tensor]) -> dict[str, Any]:
+        """Every element's parameters: a number where devices do not differ, else a plane (*replica, out, in); tables.
 
         Negative draws are folded back (aihwkit's `enforce_consistency`): steps and bounds keep their signs.
         """
@@ -169,7 +191,7 @@ class Device:
             "dw_up": abs(self.dw_min * (gain + min(self.up_down, 0.0) + shift)),
             "dw_down": abs(self.dw_min * (gain - max(self.up_down, 0.0) - shift)),
         }
-        params = params | self.extra(params, normal)
+        params = params | self.extra(params, normal) | {name: getattr(self, name) for name in self.tables}
         return params | self.relaxation(normal)
 
     def relaxation(self, normal: Callable[[], Tensor]) -> dict[str, Value]:
@@ -192,7 +214,7 @@ class Device:
         """The state that decay and reset lead to, of every element."""
         return params.get("reset", 0.0)
 
-    def nominal(self) -> dict[str, Value]:
+    def nominal(self) -> dict[str, Any]:
         """The parameters of the mean device."""
         spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith(("_dtod", "_std"))}
         return dataclasses.replace(self, **spreads).sample(lambda: torch.zeros(()))
@@ -239,7 +261,8 @@ class Device:
         >>> SoftBounds(w_max=1.0, w_min=-0.5, up_down=0.2).symmetric_point()
         tensor(0.0769, dtype=torch.float64)
         """
-        params = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in (params or self.nominal()).items()}
+        given = (params or self.nominal()).items()
+        params = {k: v if k in self.tables else torch.as_tensor(v, dtype=torch.float64) for k, v in given}
         shape = torch.broadcast_shapes(*(v.shape for v in params.values() if isinstance(v, Tensor)))
         # Beyond 1e6 an unbounded device is as symmetric as it will ever be.
         low = torch.as_tensor(params["w_min"]).clamp(min=-1e6).expand(shape)
@@ -269,16 +292,36 @@ class Device:
 def response_arguments(family: type[Device]) -> tuple[str, ...]:
     """What a family's response takes beside w and up, in its order."""
     names = tuple(inspect.signature(family.response).parameters)
-    if names[:2] != ("w", "up"):
-        raise ValueError(f"{family.__name__}.response needs the arguments (w, up, ...), got {names}")
+    if names[:2] != ("w", "up") or set(names[len(names) - len(family.tables) :]) != set(family.tables):
+        tables = "".join(f", {name}" for name in family.tables)
+        raise ValueError(f"{family.__name__}.response needs the arguments (w, up, ...{tables}), got {names}")
+    if family.noise and tuple(inspect.signature(family.noise).parameters) != ("w", "up", "change", *names[2:]):
+        raise ValueError(f"{family.__name__}.noise needs the arguments {('w', 'up', 'change', *names[2:])}")
     return names[2:]
 
 
 def step(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> Tensor:
     """Signed change of w by one noise-free pulse on elements with these parameters."""
+    return _expanded(family.response(w, up, *_given(family, w, up, params)), w, params)
+
+
+def noise(device: Device, w: Tensor, up: Tensor, change: Tensor, params: Params) -> Tensor:
+    """Standard deviation of such a pulse, up to its sign, in units of dw_min_ctoc; change: its `step`."""
+    if device.ctoc == "multiplicative":
+        return change
+    if device.ctoc == "additive":
+        return torch.where(up, *_pair(params, w))
+    assert device.noise is not None  # __post_init__ saw to it; said for the type checker
+    return _expanded(device.noise(w, up, change, *_given(type(device), w, up, params)), w, params)
+
+
+def _given(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> list[Any]:
+    """What the response takes after w and up."""
     dw = torch.where(up, *_pair(params, w)) if isinstance(up, Tensor) else params["dw_up" if up else "dw_down"]
-    given = {"dw_min": dw, **{k: v for k, v in params.items() if k not in ("dw_up", "dw_down")}}
-    change = family.response(w, up, **{k: given[k] for k in response_arguments(family)})
+    return [dw if name == "dw_min" else params[name] for name in response_arguments(family)]
+
+
+def _expanded(change: Value, w: Tensor, params: Params) -> Tensor:
     planes = [v for v in params.values() if isinstance(v, Tensor)]
     # Literals alone have a dtype of their own, and a response need not depend on w.
     dtype = functools.reduce(torch.promote_types, (v.dtype for v in planes), w.dtype)
@@ -286,18 +329,27 @@ def step(family: type[Device], w: Tensor, up: Tensor | bool, params: Params) -> 
     return change.expand(torch.broadcast_shapes(w.shape, *(v.shape for v in planes)))
 
 
+def _table(family: str, name: str, value: Any) -> Table:
+    """Door for numbers on a grid of states."""
+    numbers = tuple(value) if isinstance(value, list | tuple) else ()
+    is_fine = all(isinstance(v, float | int) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
+    if not numbers or not is_fine:
+        raise ValueError(f"{family} needs at least one finite number for {name}, and only such, got {value!r}")
+    return tuple(float(v) for v in numbers)
+
+
 def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:
     up, down = (torch.as_tensor(params[k], dtype=like.dtype, device=like.device) for k in ("dw_up", "dw_down"))
     return up, down
 
 
-def draw(device: Device, seed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Value]:
+def draw(device: Device, seed: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
     """`device.sample` for an array: planes (*replica, out, in) that are functions of (seed, row, column).
 
     Rows are drawn a block at a time, so that beside the planes themselves hardly any memory is needed.
     """
     n_out, n_in = shape
-    values: dict[str, Value] = {}
+    values: dict[str, Any] = {}
     for rows in random.blocks(n_out, n_in * seed.numel(), random.CACHED):
         for name, value in device.sample(_normals(seed, rows, n_in, dtype)).items():
             if isinstance(value, Tensor):

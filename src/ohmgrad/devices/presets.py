@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from ohmgrad.devices.exp_step import ExpStep
 from ohmgrad.devices.soft_bounds import SoftBounds
 
 
@@ -26,6 +29,12 @@ def aihwkit_soft_bounds(tau: float = 0.6, dw_min: float = 1e-3) -> SoftBounds:
         w_max_dtod=0.3,
         w_min_dtod=0.3,
     )
+
+
+def saturating_exponential(tau: float = 1.0, gamma: float = 2.0, dw_min: float = 1e-3) -> ExpStep:
+    """q = 1 - exp(-gamma (tau -+ w) / (2 tau)) (Wu et al. 2024, arXiv 2406.12774, app. C.3), as an exponential step."""
+    A = math.exp(-gamma / 2.0)
+    return ExpStep(w_min=-tau, w_max=tau, dw_min=dw_min, A_up=A, A_down=A, gamma_up=gamma, gamma_down=gamma, a=0.5, b=0)
 
 
 PRESETS = {f.__name__: f for f in (asymmetric_linear, aihwkit_soft_bounds)}

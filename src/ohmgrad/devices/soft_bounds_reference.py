@@ -13,7 +13,6 @@ which the reference can take away: then every element's symmetric point is w = 0
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -48,9 +47,7 @@ class SoftBoundsReference(Device):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.need_bounds_on_both_sides()
-        for name in ("w_min", "w_max"):
-            if math.isinf(getattr(self, name)):
-                raise ValueError(f"SoftBoundsReference needs a finite number for {name}, got {getattr(self, name)}")
+        self.need_finite_bounds()
 
     is_affine: ClassVar[bool] = True
     shared: ClassVar[tuple[str, ...]] = (*Device.shared, "subtract_symmetry_point")

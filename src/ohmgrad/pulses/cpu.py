@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import typeof
+from numba import int64, typeof, void
 from torch import Tensor
 
 from ohmgrad import random
-from ohmgrad.devices.base import Device, Params, response_arguments
-from ohmgrad.pulses import cpu_kernel, cpu_trains
+from ohmgrad.devices.base import CTOC, Device, Params, response_arguments
+from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_trains, merge
 from ohmgrad.pulses.eager import need_finite
 from ohmgrad.pulses.numba_target import NUMBA, specialised
 from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
@@ -54,24 +54,27 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     """
     names = (*PLANES, *type(device).own_parameters())
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
+    tables = np.array([(len(params[k]) - 1, *params[k]) for k in type(device).tables], planes[0].dtype)
     streams = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
     keys = np.array([random.root(seed, s) for s in streams], np.uint32)
     numbers = np.array([device.granularity, settings.resolution])
     sigma = np.array([device.dw_min_ctoc], planes[0].dtype)
     n_out, n_in = w.shape
-    is_merged, is_crossed, n_devices = settings.merge and device.is_affine, w.numel() <= CROSSED, w.numel()
+    functions = functions_of(type(device), w.dtype)
+    is_merged, is_crossed, n_devices = settings.merge and merge.is_exact(device), w.numel() <= CROSSED, w.numel()
     crossed = [_crossed(plane, w.shape) for plane in planes] if is_crossed else planes
     places = [(a.ctypes.data, b.ctypes.data, a.size) for a, b in zip(planes, crossed, strict=True)]
     options = np.array([
         TRAINS.index(settings.train), settings.bit_length, settings.update_management, settings.bit_length_management,
-        settings.stochastic_rounding, device.ctoc == "additive", is_merged, n_in, n_out, ALONG, is_crossed,
-        numbers.ctypes.data, keys.ctypes.data, w.data_ptr(), *chain(*places),
+        settings.stochastic_rounding, CTOC.index(device.ctoc), is_merged, n_in, n_out, ALONG, is_crossed,
+        numbers.ctypes.data, keys.ctypes.data, w.data_ptr(), *(f.address if f else 0 for f in functions),
+        tables.ctypes.data, tables.shape[-1], *chain(*places),
     ], np.int64)  # fmt: skip
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
     given = options.ctypes.data, options.size, sigma
-    # What `kernel_of` calls once it has looked at the types of all arguments, which here are always these.
-    kernel = kernel_of(type(device)).compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, 0, 0, *given)))
+    # What the kernel calls once it has looked at the types of all arguments, which here are always these.
+    kernel = kernel_of().compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, 0, 0, *given)))
 
     def launch(
         x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
@@ -95,7 +98,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             need_finite(x, d)
         return n
 
-    launch.held = w, planes, crossed, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
+    launch.held = w, planes, crossed, tables, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
     return launch
 
 
@@ -122,18 +125,48 @@ def _get_cpu() -> Callable[[], int] | None:
 
 
 @cache
-def kernel_of(family: type[Device]) -> Any:
-    """`pulse` with the response of a device family inside."""
-    response = retarget(family.response, NUMBA)
+def kernel_of() -> Any:
+    """`pulse`, which compiles itself for each dtype."""
+    return specialised(cpu_kernel.pulse, "pulse")
+
+
+@cache
+def functions_of(family: type[Device], dtype: torch.dtype) -> tuple[Any, Any]:
+    """`parts`, for affine families, and `one_by_one`, with the response of a device family inside."""
     places = (*PLANES, *family.own_parameters())
-    given = ("dw" if name == "dw_min" else f"params[k, {places.index(name)}, t]" for name in response_arguments(family))
+    given = [
+        "dw" if k == "dw_min" else f"(tables, {family.tables.index(k)})" if k in family.tables
+        else f"params[{places.index(k)}, t]" for k in response_arguments(family)
+    ]  # fmt: skip
     source = f"""
-def step(w, up, params, k, t):
-    dw = params[k, 2, t] if up else params[k, 3, t]
+def step(w, up, params, t, tables):
+    dw = params[2, t] if up else params[3, t]
     return params.dtype.type(response(w, up, {", ".join(given)}))
+
+
+def noise(w, up, change, params, t, tables):
+    dw = params[2, t] if up else params[3, t]
+    return params.dtype.type(spread(w, up, change, {", ".join(given)}))
 """
-    scope: dict[str, Any] = {"response": response}
-    exec(source, scope)  # a call with the family's own arguments
-    kind = "affine" if family.is_affine else "other"
-    name = f"pulse_{family.__name__}_{kind}_{fingerprint(family.response)}"
-    return specialised(cpu_kernel.pulse, name, step=cpu_trains.inline(scope["step"]), IS_AFFINE=family.is_affine)
+    scope: dict[str, Any] = {"response": retarget(family.response, NUMBA)}
+    if family.noise:
+        scope["spread"] = retarget(family.noise, NUMBA)
+    exec(source, scope)  # calls with the family's own arguments
+    like = torch.empty(0, dtype=dtype).numpy()
+    own = {
+        "step": cpu_trains.inline(scope["step"]),
+        "noise": cpu_trains.inline(scope["noise"]) if family.noise else _no_noise,
+        "N_PLANES": len(places), "N_TABLES": len(family.tables), "LIKE": like,
+    }  # fmt: skip
+    parts = [fingerprint(f) for f in (family.response, family.noise) if f]
+    name = "_".join([family.__name__, *parts, like.dtype.name])
+    parts_of, one_by_one = (
+        specialised(f, f"{f.__name__}_{name}", void(*[int64] * f.__code__.co_argcount), **own) if f else None
+        for f in (cpu_family.parts if family.is_affine else None, cpu_family.one_by_one)
+    )
+    return parts_of, one_by_one
+
+
+@cpu_trains.inline
+def _no_noise(w, up, change, params, t, tables):  # noqa: PLR0913
+    return change

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ohmgrad.pulses.cpu_law import N_OWN, N, apply, fast, note, tally
+from ohmgrad.pulses.cpu_family import N_OWN, N
+from ohmgrad.pulses.cpu_law import apply, fast, note, tally
 from ohmgrad.pulses.cpu_trains import f32, key_of, u32
 from ohmgrad.pulses.numba_target import popcount, vector_at
 
+PLANES = 18  # where the planes begin among the kernel's options
 CHUNK = 512  # crosspoints that go through the law together, and those of one row more
 
 
@@ -83,7 +85,7 @@ def _meet(line, base, column, word, first, last, index, found, side, m):
 def _gather(options, n_planes, sigma, w, place, m, params, weights):
     """Weights and parameters of crosspoints."""
     for k in range(n_planes):
-        plane = vector_at(options[14 + 3 * k], options[16 + 3 * k], sigma)
+        plane = vector_at(options[PLANES + 3 * k], options[PLANES + 2 + 3 * k], sigma)
         if plane.size == 1:
             for t in range(m):
                 params[0, k, t] = plane[0]

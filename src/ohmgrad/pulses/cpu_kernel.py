@@ -1,4 +1,4 @@
-"""The kernel of `cpu`: one for each device family, compiled by Numba with the family's response inside.
+"""The kernel of `cpu`, compiled by Numba, which calls a device family's own functions (`cpu_family`).
 
 A mini-batch goes one of three ways, whichever costs least. Line by line: rows and in each the columns (its lanes), or
 the other way round where that leaves more to skip; a line's weights and parameters are loaded once, and a sample costs
@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from ohmgrad.pulses import cpu_strips, cpu_trains
-from ohmgrad.pulses.cpu_hits import by_hits
-from ohmgrad.pulses.cpu_law import BOTH, N_OWN, N, apply, fast, note, tally
+from ohmgrad.pulses.cpu_family import N_OWN, N
+from ohmgrad.pulses.cpu_hits import PLANES, by_hits
+from ohmgrad.pulses.cpu_law import BOTH, apply, fast, note, tally
 from ohmgrad.pulses.cpu_trains import (
     BY_COLUMNS,
     BY_HITS,
@@ -26,7 +27,7 @@ from ohmgrad.pulses.cpu_trains import (
     u32,
     uniform,
 )
-from ohmgrad.pulses.numba_target import COUNTS, KEYS, MOVED, NUMBERS, float_of_bits, matrix_at, popcount, vector_at
+from ohmgrad.pulses.numba_target import COUNTS, KEYS, MOVED, NUMBERS, address_of, float_of_bits, matrix_at, popcount, vector_at
 
 
 def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, options_at, n_options, sigma):
@@ -34,11 +35,11 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
 
     x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. counts_at, moved_at: addresses as w, or 0, of
     int64 to which pulses are added and of uint8 set where pulses arrived. sigma: noise, (1,) of w's dtype. options_at:
-    address of int64: first those of `prepare`, from 5 on whether noise is additive, whether pulses may merge, in, out,
-    which way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers and keys (of `prepare`,
-    then the base keys of pulses and counts) and of w; then address, address when crossed, and size of each plane:
-    w_min, w_max, dw_up, dw_down and what else the response takes, each (out, in), crossed (in, out), or one number. Of
-    several threads each makes the trains and takes a share.
+    address of int64: first those of `prepare`, from 5 on the kind of noise, whether pulses may merge, in, out, which
+    way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers and keys (of `prepare`, then the
+    base keys of pulses and counts), of w, of the family's `parts` and `one_by_one`, of its tables with their length;
+    then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else the response
+    takes, each (out, in), crossed (in, out), or one number. Of several threads each makes the trains and takes a share.
     """
     options = vector_at(options_at, n_options, COUNTS)
     numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
@@ -46,11 +47,11 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     x, d = matrix_at(x_at, batch, n_in, sigma), matrix_at(d_at, batch, n_out, sigma)
     w, counts = vector_at(options[13], n_all, sigma), vector_at(counts_at, n_all if counts_at else 0, COUNTS)
     moved = vector_at(moved_at, n_all if moved_at else 0, MOVED)
-    law = (sigma[0], options[5] != 0, options[6] != 0)
+    law = (sigma[0], options[5], options[6] != 0, address_of(sigma), options[14], options[15], options[16], options[17])
     length, x_on, d_on, is_finite = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
     if not is_finite:
         return np.int64(-1)
-    n_planes, total = (n_options - 14) // 3, np.int64(0)
+    n_planes, total = (n_options - PLANES) // 3, np.int64(0)
     way = options[9] if options[9] else cpu_trains.cheapest_way(x_on, d_on, length, options[0], options[10] != 0)
     if way == BY_HITS:
         return by_hits(
@@ -84,7 +85,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
                 at[t] = lane[tile * size + t] * u32(to_lane)
             near, to_next = (lane[tile * size : tile * size + m], n_out) if is_crossed else (at[:m], to_line)
             for k in range(n_planes):
-                where_ = 14 + 3 * k
+                where_ = PLANES + 3 * k
                 plane = vector_at(options[where_ + 1 if is_crossed else where_], options[where_ + 2], sigma)
                 cpu_strips.load(plane, top, to_next, n_lines, n_firing, near, m, stage, params, k)
             cpu_strips.load(w, top, to_line, n_lines, n_firing, at, m, stage, weights, 0)

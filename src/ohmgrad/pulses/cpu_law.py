@@ -3,20 +3,19 @@
 Elements, here called lanes, lie side by side, so that every pass over them goes through wide registers: one applies the
 trains where the law lets all their pulses act at once (`merge`), and the rest follow pulse by pulse.
 
-Functions without a decorator are templates, see `cpu.kernel_of`. Arrays are indexed where they are, not sliced: each
+Functions without a decorator are templates, see `specialised`. Arrays are indexed where they are, not sliced: each
 view of an array counts its references.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_trains import f32, fold0, fold1, inline, u32
-from ohmgrad.pulses.numba_target import FAST, NUMBA, njit
+from ohmgrad.pulses.cpu_family import DW, FEW, LEFT, MOST, N_OWN, SORTED, UP, C, H, N, S, V
+from ohmgrad.pulses.cpu_trains import f32, inline, u32
+from ohmgrad.pulses.numba_target import FAST, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
@@ -26,17 +25,8 @@ inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
 )
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 fast = njit(**FAST)
-# Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, rate and inverse, the
-# most pulses that merge. Then a sample's pulses, and those that are left. Of lanes that take theirs one by one: weight,
-# pulses, whether these go up.
-C, S, DW, H, V, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17
 BOTH = 2  # the side of a sample whose lanes go up and down
 
-
-# The family's own, which `cpu.kernel_of` puts into the templates: step(w, up, params, k, t), the signed change by one
-# noise-free pulse of the element at lane t of line k, and whether it is affine in w.
-step: Any = None
-IS_AFFINE: Any = None
 
 
 def apply(
@@ -45,19 +35,19 @@ def apply(
     """The trains of one sample, N pulses at each of m lanes; what is ready of the lanes' parts.
 
     weights, params: in row k, of the lanes. side: 0 for up, 1 for down pulses, BOTH where on[tile, i] and is_back tell.
-    most: the largest of N. place: the elements' numbers. law: noise, whether it is additive, whether pulses may merge.
+    most: the largest of N. place: the elements' numbers. law: noise, its kind, whether pulses may merge, then addresses
+    of the noise and of the family's `parts` and `one_by_one`; address and length of tables.
     """
-    is_merged = IS_AFFINE and law[2]
-    if is_merged:
+    if law[2]:
         for one in range(2):
             if side == one or side == BOTH:
-                ready = _make_ready(ready, one, most > 1, params, k, m, own, law[0])
+                ready = _make_ready(ready, one, most > 1, params, k, m, own, law)
         if most == 1:
             _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1)
             return ready
         most = _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1)
     if most:
-        r = _sort(own, LEFT if is_merged else N, m, most, hit)
+        r = _sort(own, LEFT if law[2] else N, m, most, hit)
         for q in range(r):
             t = hit[q]
             own[FEW, q] = weights[k, 0, t]
@@ -66,7 +56,10 @@ def apply(
         for row in range(params.shape[1]):
             for q in range(r):
                 few_params[0, row, q] = params[k, row, hit[q]]
-        _one_by_one(r, place, hit, law, k0, k1, own, few_params)
+        call_at(law[5], (
+            r, address_of(place), address_of(hit), law[3], law[1], int(k0), int(k1),
+            address_of(few_params), own.shape[1], address_of(own), law[6], law[7],
+        ))  # fmt: skip
         for q in range(r):
             weights[k, 0, hit[q]] = own[FEW, q]
     return ready
@@ -94,24 +87,14 @@ def note(own, place, m, counts, moved):
                 moved[place[t]] = 1
 
 
-def _make_ready(ready, side, is_long, params, k, m, own, sigma):
+def _make_ready(ready, side, is_long, params, k, m, own, law):
     """See to the parts of up (side 0) or down pulses; bits of ready: C, S and DW are there, and (4 <<) the rest."""
     if not ready & (1 << side):
-        zero, one, up = own.dtype.type(0.0), own.dtype.type(1.0), side == 0
-        for t in range(m):
-            own[C + side, t], own[S + side, t] = step(zero, up, params, k, t), step(one, up, params, k, t)
-            own[DW + side, t] = params[k, 2 + side, t]
-        _difference(m, own, side)
+        row_at = address_of(params) + k * params.shape[1] * params.shape[2] * params.itemsize
+        call_at(law[4], (side, m, row_at, own.shape[1], address_of(own), law[6], law[7]))
     if is_long and not ready & (4 << side):
-        _long_parts(m, own, side, sigma)
+        _long_parts(m, own, side, law[0])
     return ready | (1 << side) | (4 << side if is_long else 0)
-
-
-@fast
-def _difference(m, own, side):
-    """S, in a loop of its own: fused with products of the response it would be rounded in several ways."""
-    for t in range(m):
-        own[S + side, t] -= own[C + side, t]
 
 
 @fast
@@ -209,16 +192,3 @@ def _sort(own, row, m, most, hit):
             hit[first[k]], own[SORTED, first[k]] = t, own[row, t]
             first[k] += 1
     return first[most - 1]
-
-
-def _one_by_one(r, place, hit, law, k0, k1, own, params):
-    """One pulse after the other at r elements, of which each has at least as many to take as the next."""
-    for k in range(int(own[SORTED, 0])):
-        q0, q1 = fold0(k0, u32(k + 1)), fold1(k1, u32(k + 1))
-        while own[SORTED, r - 1] <= k:
-            r -= 1
-        for q in range(r):
-            w, up, z = own[FEW, q], own[UP, q] > f32(0.0), own.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-            change = step(w, up, params, 0, q)
-            unit = (params[0, 2, q] if up else params[0, 3, q]) if law[1] else change
-            own[FEW, q] = one_pulse(w, change, law[0] * unit, z, params[0, 0, q], params[0, 1, q])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ohmgrad import random
-from ohmgrad.devices.base import Device, Params, step
+from ohmgrad.devices.base import Device, Params, noise, step
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.settings import PulsedUpdate
 from ohmgrad.pulses.train import counts, places, trains
@@ -70,7 +70,7 @@ def pulse(
         up = (d[i, :, None] < 0) ^ (x[i, None, :] < 0) ^ (lr < 0)
         key = random.root(seed, random.Stream.PULSE, cycle + i)
         left = n
-        if settings.merge and device.is_affine:
+        if settings.merge and merge.is_exact(device):
             left = torch.where(_merge(w, n, up, device, params, key, place), 0, n)
         _one_by_one(w, left, up, device, params, key, place)
         total += n
@@ -86,13 +86,13 @@ def _merge(w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key
     z, dw = random.quick_normal(*key, place).to(w.dtype), torch.where(up, dw_up, dw_down)
     is_multiplicative = device.ctoc == "multiplicative"
     if is_multiplicative:
-        change, noise, spread = merge.multiplicative(w, m, c, s, merge.rate(s), v, sigma, z)
+        change, stray, spread = merge.multiplicative(w, m, c, s, merge.rate(s), v, sigma, z)
     else:
-        change, noise, spread = merge.additive(w, m, c, s, merge.rate(s), dw, sigma, z)
+        change, stray, spread = merge.additive(w, m, c, s, merge.rate(s), dw, sigma, z)
     is_merged = (n > 1) & merge.is_mergeable(w, change, spread, m, merge.longest(s * v, sigma), low, high)
     one = c + s * w
     single = merge.pulse(w, one, sigma * (one if is_multiplicative else dw), z, low, high)
-    after = torch.where(is_merged, torch.clamp(w + (change + noise), low, high), w)
+    after = torch.where(is_merged, torch.clamp(w + (change + stray), low, high), w)
     w.copy_(torch.where(n == 1, single, after))
     return is_merged | (n == 1)
 
@@ -101,11 +101,10 @@ def _one_by_one(
     w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key: random.Key, place: Tensor
 ) -> None:
     """The pulses of one sample, each with its own noise."""
-    low, high, dw_up, dw_down = _planes(w, params)
-    dw = torch.where(up, dw_up, dw_down)
+    low, high, _, _ = _planes(w, params)
     for k in range(int(n.max()) if n.numel() else 0):
         one = step(type(device), w, up, params)
-        scale = device.dw_min_ctoc * (one if device.ctoc == "multiplicative" else dw)
+        scale = device.dw_min_ctoc * noise(device, w, up, one, params)
         z = random.quick_normal(*random.fold(key, k + 1), place).to(w.dtype)
         w.copy_(torch.where(n > k, merge.pulse(w, one, scale, z, low, high), w))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ohmgrad import random
-from ohmgrad.devices.base import Device, Params, step
+from ohmgrad.devices.base import Device, Params, noise, step
 from ohmgrad.pulses.settings import ExpectedUpdate
 
 
@@ -34,16 +34,10 @@ def expected_increment(
     change = n * one_pulse
     if settings.noise:
         length = n.amax((-2, -1), keepdim=True).ceil().clamp(1, settings.bit_length)
-        spread = device.dw_min_ctoc * _noise_scale(device, one_pulse, up_or_down, params)
+        spread = device.dw_min_ctoc * noise(device, w, up_or_down, one_pulse, params)
         variance = n * (one_pulse.square() * (1.0 - n / length).clamp(min=0.0) + spread**2)
         change = change + variance.sqrt() * random.normal_plane(
             seed, (random.Stream.PULSE, cycle), w.shape[-2], w.shape[-1], w.dtype
         )
     return change
 
-
-def _noise_scale(device: Device, one_pulse: Tensor, up: Tensor, params: Params) -> Tensor:
-    if device.ctoc == "multiplicative":
-        return one_pulse.abs()
-    dw_up, dw_down = (torch.as_tensor(params[k], dtype=one_pulse.dtype, device=up.device) for k in ("dw_up", "dw_down"))
-    return torch.where(up, dw_up, dw_down)

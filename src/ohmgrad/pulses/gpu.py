@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ohmgrad import random
 from ohmgrad.devices.base import Device, Params, response_arguments
+from ohmgrad.pulses import merge
 from ohmgrad.pulses.gpu_kernel import rows
 from ohmgrad.pulses.gpu_trains import prepare
 from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
@@ -111,18 +112,23 @@ def _train(settings: PulsedUpdate) -> tuple[int, tuple[Any, ...]]:
 
 def _device(device: Device, params: Params, settings: PulsedUpdate, like: Tensor) -> tuple[tuple[Any, ...], ...]:
     """What `rows` takes of a device: its parameters, and the constants that say what they are."""
-    given = {k: torch.as_tensor(v, dtype=like.dtype, device=like.device).contiguous() for k, v in params.items()}
-    names = response_arguments(type(device))
+    family = type(device)
+    held = {k: (len(v) - 1, *v) if k in family.tables else v for k, v in params.items()}  # see `interpolate`
+    given = {k: torch.as_tensor(v, dtype=like.dtype, device=like.device).contiguous() for k, v in held.items()}
+    names = response_arguments(family)
+    tables = tuple(given[k] for k in names if k in family.tables)
+    names = tuple(k for k in names if k not in family.tables)
     at = names.index("dw_min") if "dw_min" in names else len(names)
     shared = tuple(given[k] for k in ("w_min", "w_max", "dw_up", "dw_down"))
     before, after = (tuple(given[k] for k in part) for part in (names[:at], names[at + 1 :]))
     # Bit k is set where the k-th of all these is a plane, not one number for all devices.
     planes = sum((v.numel() > 1) << k for k, v in enumerate((*shared, *before, *after)))
-    is_merged = settings.merge and device.is_affine
+    is_merged = settings.merge and merge.is_exact(device)
     law = at < len(names), device.is_affine, is_merged, device.ctoc == "additive", device.dw_min_ctoc > 0.0
-    return (*shared, before, after), (planes, _response(type(device)), *law)
+    noise = _compiled(device.noise) if device.noise and device.ctoc == "own" else None
+    return (*shared, before, after, tables), (planes, _compiled(family.response), noise, *law)
 
 
 @cache
-def _response(family: type[Device]) -> Any:
-    return retarget(family.response, TRITON)
+def _compiled(function: Callable[..., Any]) -> Any:
+    return retarget(function, TRITON)

@@ -47,8 +47,10 @@ def rows(
     dw_down,
     before,
     after,
+    tables,
     PLANES: tl.constexpr,
     RESPONSE: tl.constexpr,
+    NOISE: tl.constexpr,
     HAS_STEP: tl.constexpr,
     IS_AFFINE: tl.constexpr,
     IS_MERGED: tl.constexpr,
@@ -62,7 +64,7 @@ def rows(
     """Apply the trains of a mini-batch to a block of w, (out, in), in place.
 
     x_lines, d_lines, length: of `prepare`. numbers: granularity, noise. before, after: what the response takes before
-    and after its step. pulses: their sum is added. counts: (out, in) or None, to which each crosspoint's are added.
+    and after its step, and its tables. NOISE: the family's own, or None. pulses: their sum is added. counts: (out, in) or None, to which each crosspoint's are added.
     """
     n_blocks = tl.cdiv(n_in, COLUMNS)
     row = tl.program_id(0) // n_blocks * ROWS + tl.arange(0, ROWS)[:, None]
@@ -74,7 +76,7 @@ def rows(
     low, high = _load(w_min, at, mask, state, PLANES, 0), _load(w_max, at, mask, state, PLANES, 1)
     up_dw, down_dw = _load(dw_up, at, mask, state, PLANES, 2), _load(dw_down, at, mask, state, PLANES, 3)
     first = _load_all(before, at, mask, state, PLANES, 4)
-    last = _load_all(after, at, mask, state, PLANES, 4 + len(before))
+    last = _load_all(after, at, mask, state, PLANES, 4 + len(before)) + tables
     up_part, down_part = (state, state, state, state), (state, state, state, state)
     if IS_AFFINE:
         up_part = _affine(RESPONSE, True, up_dw, first, last, HAS_STEP, sigma, IS_MERGED)
@@ -119,7 +121,10 @@ def rows(
                         step = _step(RESPONSE, state, up, dw, first, last, HAS_STEP)
                     now = tl.cast(k + 1, tl.uint32)
                     z = _normal(fold0(k0, now), fold1(k1, now), number, state, IS_NOISY)
-                    noise = sigma * dw if IS_ADDITIVE else sigma * step
+                    if NOISE is not None:
+                        noise = sigma * _noise(NOISE, state, up, step, dw, first, last, HAS_STEP)
+                    else:
+                        noise = sigma * dw if IS_ADDITIVE else sigma * step
                     state = tl.where(left > k, one_pulse(state, step, noise, z, low, high), state)
     tl.store(w + at, state, mask=mask)
     if counts is not None:
@@ -178,7 +183,7 @@ def _affine(
 def _load(plane, at, mask, like, PLANES: tl.constexpr, k: tl.constexpr):
     """A block of a plane, or its one number. Outside the array steps are 0, and bounds nothing to divide by 0 with."""
     if (PLANES >> k) & 1:
-        value = tl.load(plane + at, mask=mask, other=0.0 if k == 2 or k == 3 else 0.5)
+        value = tl.load(plane + at, mask=mask, other=0.0 if k == 2 or k == 3 else (-0.5 if k == 0 else 0.5))
     else:
         value = tl.zeros_like(like) + tl.load(plane)
     return value
@@ -200,6 +205,16 @@ def _step(RESPONSE: tl.constexpr, w, up, dw, first, last, HAS_STEP: tl.constexpr
     else:
         change = RESPONSE(w, up, *first, *last)
     return (tl.zeros_like(w) + change).to(w.dtype)
+
+
+@jit
+def _noise(NOISE: tl.constexpr, w, up, change, dw, first, last, HAS_STEP: tl.constexpr):
+    """Standard deviation of that change in units of the noise, of the weight's shape and dtype."""
+    if HAS_STEP:
+        spread = NOISE(w, up, change, *first, dw, *last)
+    else:
+        spread = NOISE(w, up, change, *first, *last)
+    return (tl.zeros_like(w) + spread).to(w.dtype)
 
 
 @jit

@@ -17,9 +17,19 @@ the noise.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ohmgrad.vocabulary import absolute, maximum, minimum, sqrt
 
+if TYPE_CHECKING:
+    from ohmgrad.devices.base import Device
+
 REACH = 6.5  # standard deviations that a train is allowed to stray; no noise goes farther
+
+
+def is_exact(device: Device) -> bool:
+    """Whether the trains of such devices have this form at all."""
+    return device.is_affine and device.ctoc != "own"
 
 
 def inverse(s):

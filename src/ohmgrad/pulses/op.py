@@ -129,9 +129,13 @@ def pulse(
 ) -> None:
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
     device, settings = list(_laws)[law]
-    params = {k: v if v.dim() else float(v) for k, v in zip(names.split(), values, strict=True)}
+    params = {k: v if v.dim() > 1 else _plain(v.tolist()) for k, v in zip(names.split(), values, strict=True)}
     apply = applier(device, settings, params, seed, w, cycles, pulses)
     apply(x.contiguous(), d.contiguous(), finite(lr), x.shape[-2], counts, moved)  # a graph lays them out as it likes
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @pulse.register_fake

@@ -65,6 +65,17 @@ def power(a, b):
 
 
 @jit
+def interpolate(table, x):
+    """Of a table in memory that begins with its length - 1."""
+    last = tl.load(table)
+    y = tl.minimum(tl.maximum(x * last, 0.0), last)
+    i = tl.minimum(tl.maximum(y.to(tl.int32), 0), tl.maximum(last - 1.0, 0.0).to(tl.int32))
+    a = tl.load(table + 1 + i)
+    b = tl.load(table + 1 + tl.minimum(i + 1, last.to(tl.int32)))
+    return a + (y - i.to(y.dtype)) * (b - a)
+
+
+@jit
 def u32(a):
     return a.to(tl.uint32)
 
@@ -125,6 +136,7 @@ TRITON = Target(
         "log": log,
         "sqrt": sqrt,
         "power": power,
+        "interpolate": interpolate,
         "popcount": popcount,
         "u32": u32,
         "to_float": to_float,

@@ -1,0 +1,76 @@
+"""What a device family brings to the kernel of `cpu`: two small functions with its response inside.
+
+The kernel itself is the same for all families and calls these by their addresses, for many elements at a time. So a new
+family takes a second or two to compile, not the quarter of a minute of the kernel. Templates, see `specialised`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ohmgrad import random
+from ohmgrad.pulses import merge
+from ohmgrad.pulses.cpu_trains import fold0, fold1, u32
+from ohmgrad.pulses.numba_target import FAST, NUMBA, matrix_at, njit, vector_at
+from ohmgrad.vocabulary import retarget
+
+quick_normal = retarget(random.quick_normal, NUMBA, words=True)
+one_pulse = retarget(merge.pulse, NUMBA)
+fast = njit(**FAST)
+WORDS = np.empty(0, np.uint32)
+# Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, rate and inverse, the
+# most pulses that merge. Then a sample's pulses, and those that are left. Of lanes that take theirs one by one: weight,
+# pulses, whether these go up.
+C, S, DW, H, V, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17
+ADDITIVE, OWN = 1, 2  # kinds of noise, by their places in CTOC
+
+# The family's own. step(w, up, params, t, tables): the signed change by one noise-free pulse of the element at lane t;
+# noise(w, up, change, params, t, tables): its deviation. How many planes and tables there are; the weight's dtype.
+step: Any = None
+noise: Any = None
+N_PLANES: Any = None
+N_TABLES: Any = None
+LIKE: Any = None
+
+
+def parts(side, m, params_at, size, own_at, tables_at, n_nodes):
+    """C, S and the mean step of up (side 0) or down pulses at m lanes, for steps that are affine in w."""
+    params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
+    tables = matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
+    zero, one, up = own.dtype.type(0.0), own.dtype.type(1.0), side == 0
+    for t in range(m):
+        own[C + side, t], own[S + side, t] = step(zero, up, params, t, tables), step(one, up, params, t, tables)
+        own[DW + side, t] = params[2 + side, t]
+    _difference(m, own, side)
+
+
+@fast
+def _difference(m, own, side):
+    """S, in a loop of its own: fused with products of the response it would be rounded in several ways."""
+    for t in range(m):
+        own[S + side, t] -= own[C + side, t]
+
+
+def one_by_one(r, place_at, hit_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
+    """One pulse after the other at r elements, of which each has at least as many to take as the next."""
+    params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
+    place, hit = vector_at(place_at, size, WORDS), vector_at(hit_at, size, WORDS)
+    sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
+    for k in range(int(own[SORTED, 0])):
+        q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
+        while own[SORTED, r - 1] <= k:
+            r -= 1
+        if kind == OWN:
+            for q in range(r):
+                w, up, z = own[FEW, q], own[UP, q] > 0.0, own.dtype.type(quick_normal(q0, q1, place[hit[q]]))
+                change = step(w, up, params, q, tables)
+                unit = noise(w, up, change, params, q, tables)
+                own[FEW, q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
+            continue
+        for q in range(r):
+            w, up, z = own[FEW, q], own[UP, q] > 0.0, own.dtype.type(quick_normal(q0, q1, place[hit[q]]))
+            change = step(w, up, params, q, tables)
+            unit = (params[2, q] if up else params[3, q]) if kind == ADDITIVE else change
+            own[FEW, q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
