@@ -2,11 +2,20 @@
 
 from dataclasses import dataclass
 
-from ohmgrad.devices import Device
+from ohmgrad.devices import Device, ExpStep, LogDomain, PiecewiseStep, PowerResponse, PowStep, PowStepReference
 from ohmgrad.vocabulary import exp, power, where
 
 SPREAD = {"w_max_dtod": 0.3, "w_min_dtod": 0.3, "dw_min_dtod": 0.3, "up_down_dtod": 0.05}
 BEND = 2.0
+# What makes a family's devices differ from simpler ones, where its defaults do not.
+TELLING = {
+    ExpStep: {"noise_add": 0.004, "noise_slope": 0.01},
+    PowStep: {"gamma": 1.7, "gamma_dtod": 0.2},
+    PowStepReference: {"gamma": 1.7, "gamma_up_down": 0.2, "subtract_symmetry_point": True},
+    PowerResponse: {"gamma": 1.7, "gamma_up_down_dtod": 0.2},
+    PiecewiseStep: {"nodes_up": (2.0, 1.5, 0.5, 0.2), "nodes_down": (0.1, 1.0, 1.5, 1.0)},
+    LogDomain: {"exponent": 0.7},
+}
 
 
 def bend(w, w_max):

@@ -31,7 +31,7 @@ Params = Mapping[str, Any]  # by name a Value of every element, or a Table
 
 # Noise of a pulse: in units of its step, of dw_min, or of the family's own `noise`.
 CTOC = ("multiplicative", "additive", "own")
-NOT_NEGATIVE = ("write_noise", "lifetime", "diffusion")
+NOT_NEGATIVE = ("write_noise", "lifetime", "diffusion", "corrupt_range")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class Device:
         lifetime_dtod, diffusion_dtod: their relative standard deviations between devices.
         reset: mean state after a reset. reset_dtod: its standard deviation between devices, not relative.
         reset_std: standard deviation of a device's state from reset to reset.
+        corrupt: share of devices, in [0, 1], that are stuck at a state within +-`corrupt_range` and their bounds.
 
     Raises:
         ValueError: a value breaks its rule; the message names the field, the value and the rule.
@@ -81,6 +82,8 @@ class Device:
     reset: float = 0.0
     reset_dtod: float = 0.0
     reset_std: float = 0.01
+    corrupt: float = 0.0
+    corrupt_range: float = 0.1
 
     # response(w, up, dw_min, ...) -> signed change of w by one noise-free pulse. w: the state. up: the pulse's
     # direction. dw_min: this element's step in this direction, imbalance included. Further arguments by field name.
@@ -120,6 +123,8 @@ class Device:
             )
         if self.dw_min <= 0:
             raise ValueError(f"{family} needs dw_min > 0, got {self.dw_min}")
+        if not 0 <= self.corrupt <= 1:
+            raise ValueError(f"{family} needs 0 <= corrupt <= 1, got {self.corrupt}")
         if abs(self.up_down) > 1:
             raise ValueError(f"{family} needs -1 <= up_down <= 1, got {self.up_down}")
         known = CTOC if self.noise else CTOC[:2]
@@ -191,8 +196,19 @@ class Device:
             "dw_up": abs(self.dw_min * (gain + min(self.up_down, 0.0) + shift)),
             "dw_down": abs(self.dw_min * (gain - max(self.up_down, 0.0) - shift)),
         }
+        if self.corrupt:
+            params = self._with_corrupt(params, normal)
         params = params | self.extra(params, normal) | {name: getattr(self, name) for name in self.tables}
         return params | self.relaxation(normal)
+
+    def _with_corrupt(self, params: Params, normal: Callable[[], Tensor]) -> dict[str, Value]:
+        """Some elements stuck: both bounds at one state, uniform in what the range and the bounds allow, no steps."""
+        is_stuck, place = torch.special.ndtr(normal()) < self.corrupt, torch.special.ndtr(normal())
+        given = {k: torch.as_tensor(v, dtype=place.dtype) for k, v in params.items()}
+        low, high = given["w_min"].clamp(min=-self.corrupt_range), given["w_max"].clamp(max=self.corrupt_range)
+        state = low + (high - low) * place
+        stuck = {"w_min": state, "w_max": state, "dw_up": torch.zeros(()), "dw_down": torch.zeros(())}
+        return {k: torch.where(is_stuck, stuck[k].to(place.dtype), v) for k, v in given.items()}
 
     def relaxation(self, normal: Callable[[], Tensor]) -> dict[str, Value]:
         """What decay, diffusion and reset need of every element; no entry for what is off.
@@ -216,7 +232,7 @@ class Device:
 
     def nominal(self) -> dict[str, Any]:
         """The parameters of the mean device."""
-        spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith(("_dtod", "_std"))}
+        spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith(("_dtod", "_std", "corrupt"))}
         return dataclasses.replace(self, **spreads).sample(lambda: torch.zeros(()))
 
     def step(self, w: Tensor, up: Tensor | bool, params: Params | None = None) -> Tensor:

@@ -1,13 +1,18 @@
-"""Devices by name, for the command line: families and presets."""
+"""Devices by name, for the command line: families, presets, and unit cells of presets."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 from ohmgrad.devices import DEVICES
 from ohmgrad.devices.base import Device
-from ohmgrad.devices.presets import PRESETS
+from ohmgrad.devices.cells import Cell
+from ohmgrad.devices.presets import CELLS, PRESETS
 
 
 def names() -> tuple[str, ...]:
@@ -16,31 +21,84 @@ def names() -> tuple[str, ...]:
     >>> "soft-bounds" in names()
     True
     """
-    return (*_families(), *(name.replace("_", "-") for name in PRESETS))
+    return tuple(_devices())
 
 
-def find(name: str, **fields: float | bool | str) -> Device:
+def cell_names() -> tuple[str, ...]:
+    """Every name that `find_cell` knows.
+
+    >>> "reram-es-2" in cell_names()
+    True
+    """
+    return tuple(_cells())
+
+
+def find(name: str, **fields: Any) -> Device:
     """The device of that name, with some of its fields set.
+
+    Args:
+        name: in any case, with hyphens, underscores or none. fields: of the device, or of a preset's own; `n_states`
+            gives the step by the number of states.
 
     Raises:
         ValueError: no such device or field, or a value breaks the device's rule.
 
-    >>> find("soft-bounds", w_max=0.5).w_max
+    >>> find("SoftBounds", w_max=0.5).w_max
     0.5
+    >>> find("reram-es", n_states=20).n_states
+    20.0
     """
-    key = name.replace("_", "-").lower()
-    if key in _families():
-        device: Device = _families()[key]()
-    elif (preset := key.replace("-", "_")) in PRESETS:
-        device = PRESETS[preset]()
-    else:
-        raise ValueError(f"no device is named {name!r}; there are {', '.join(names())}")
+    make = _pick(name, _devices(), "device")
+    own = {} if isinstance(make, type) else inspect.signature(make).parameters  # a preset's
+    given = {k: v for k, v in fields.items() if k in own}
+    device = make(**given)
+    fields = {k: v for k, v in fields.items() if k not in given}
+    n_states = fields.pop("n_states", None)
     known = [f.name for f in dataclasses.fields(device)]
     for field in fields:
         if field not in known:
-            raise ValueError(f"{name} has no parameter {field!r}; it has {', '.join(known)}")
-    return dataclasses.replace(device, **fields)  # type: ignore[arg-type]  # the device checks its values itself
+            raise ValueError(f"{name} has no parameter {field!r}; it has {', '.join([*known, 'n_states'])}")
+    device = dataclasses.replace(device, **fields)
+    if n_states is None:
+        return device
+    if isinstance(n_states, bool) or not isinstance(n_states, float | int) or not 0 < n_states < float("inf"):
+        raise ValueError(f"{name} needs a finite n_states > 0, got {n_states!r}")
+    return dataclasses.replace(device, dw_min=device.dw_min * device.n_states / n_states)
 
 
-def _families() -> dict[str, type[Device]]:
-    return {re.sub(r"(?<!^)(?=[A-Z])", "-", family.__name__).lower(): family for family in DEVICES}
+def find_cell(name: str) -> Cell:
+    """The unit cell of that name.
+
+    Raises:
+        ValueError: no such cell.
+
+    >>> find_cell("EcRam_4").policy
+    'random'
+    """
+    return _pick(name, _cells(), "unit cell")()
+
+
+def _pick(name: str, known: dict[str, Any], kind: str) -> Any:
+    by_letters = {_letters(key): make for key, make in known.items()}
+    if make := by_letters.get(_letters(name)):
+        return make
+    near = difflib.get_close_matches(_letters(name), by_letters, n=3)
+    close = [key for key in known if _letters(key) in near]
+    raise ValueError(f"no {kind} is named {name!r}; there are {', '.join(close or known)}")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
+
+
+def _devices() -> dict[str, Callable[..., Device]]:
+    families = {re.sub(r"(?<!^)(?=[A-Z])", "-", family.__name__).lower(): family for family in DEVICES}
+    return families | _kebab(PRESETS)
+
+
+def _cells() -> dict[str, Callable[[], Cell]]:
+    return _kebab(CELLS)
+
+
+def _kebab(made: dict[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): make for key, make in made.items()}

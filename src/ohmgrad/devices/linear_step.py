@@ -19,20 +19,27 @@ class LinearStep(Device):
     Args:
         gamma_up, gamma_down: fall of the response from 0 to the bound, >= 0; 1 gives soft bounds.
         gamma_up_dtod, gamma_down_dtod: standard deviations between devices, added to gamma and folded at 0.
+        allow_increasing: spreads are not folded, and gamma may be below 0: responses that grow towards the bound.
         mean_bound_reference: slopes refer to the nominal bounds; otherwise to each device's own.
+        reverse_up, reverse_down: gamma is the fall from 0 to the bound behind, `reverse_offset` farther on, so that
+            steps grow on the way.
     """
 
     gamma_up: float = 0.0
     gamma_down: float = 0.0
     gamma_up_dtod: float = 0.0
     gamma_down_dtod: float = 0.0
+    allow_increasing: bool = False
     mean_bound_reference: bool = True
+    reverse_up: bool = False
+    reverse_down: bool = False
+    reverse_offset: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.need_bounds_on_both_sides()
         for name in ("gamma_up", "gamma_down"):
-            if getattr(self, name) < 0:
+            if getattr(self, name) < 0 and not self.allow_increasing:
                 raise ValueError(f"LinearStep needs {name} >= 0, got {getattr(self, name)}")
 
     is_affine: ClassVar[bool] = True
@@ -47,4 +54,8 @@ class LinearStep(Device):
         up: Value = self.gamma_up + self.gamma_up_dtod * normal() if self.gamma_up_dtod else self.gamma_up
         down: Value = self.gamma_down + self.gamma_down_dtod * normal() if self.gamma_down_dtod else self.gamma_down
         w_max, w_min = (self.w_max, self.w_min) if self.mean_bound_reference else (params["w_max"], params["w_min"])
-        return {"slope_up": abs(up) / w_max, "slope_down": abs(down) / w_min}
+        if not self.allow_increasing:
+            up, down = abs(up), abs(down)
+        to_up = w_min - self.reverse_offset if self.reverse_up else w_max
+        to_down = w_max + self.reverse_offset if self.reverse_down else w_min
+        return {"slope_up": up / to_up, "slope_down": down / to_down}

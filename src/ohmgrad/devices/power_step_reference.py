@@ -100,5 +100,6 @@ class PowStepReference(Device):
                 is_below = drift(v) > 0.0
                 below, above = torch.where(is_below, v, below), torch.where(is_below, above, v)
             v = (below + above) / 2.0
+        v = torch.where(up + down > 0.0, v, 0.0)  # a stuck element has none
         planes = [value for value in params.values() if isinstance(value, Tensor)]
         return v.to(planes[0].dtype) if planes else float(v)

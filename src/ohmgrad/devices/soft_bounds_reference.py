@@ -62,10 +62,11 @@ class SoftBoundsReference(Device):
     def extra(self, params: Params, normal: Callable[[], Tensor]) -> dict[str, Value]:
         """The reference's state, and the bounds that the weight sees."""
         b_max, b_min, reference = params["w_max"], params["w_min"], self.reference_mean
+        is_alive = params["dw_up"] + params["dw_down"] > 0.0 if self.corrupt else True
         if self.slope_up_dtod:
-            b_max = b_max / abs(1.0 + self.slope_up_dtod * normal())
+            b_max = b_max / where(is_alive, abs(1.0 + self.slope_up_dtod * normal()), 1.0)
         if self.slope_down_dtod:
-            b_min = b_min / abs(1.0 + self.slope_down_dtod * normal())
+            b_min = b_min / where(is_alive, abs(1.0 + self.slope_down_dtod * normal()), 1.0)
         if self.reference_std:
             reference = reference + self.reference_std * normal()
         if self.subtract_symmetry_point:
@@ -82,5 +83,6 @@ class SoftBoundsReference(Device):
 
 
 def _balance(dw_up: Value, dw_down: Value, b_max: Value, b_min: Value) -> Value:
-    """State of the element at which up and down pulses cancel."""
-    return (dw_up - dw_down) / (dw_up / b_max - dw_down / b_min)
+    """State of the element at which up and down pulses cancel; 0 of one that is stuck."""
+    fall = dw_up / b_max - dw_down / b_min
+    return (dw_up - dw_down) / where(fall == 0.0, 1.0, fall)
