@@ -44,6 +44,7 @@ class Stream(IntEnum):
     COUNT = 8  # rounding of pulse counts
     ORDER = 9  # order of the samples
     LINES = 10  # spread of a crossbar's lines and converters, drawn at construction
+    CELL = 11  # which device of a unit cell takes a mini-batch
 
 
 def mix(h):

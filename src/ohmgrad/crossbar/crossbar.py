@@ -155,14 +155,15 @@ class Crossbar(nn.Module):
         w, seed = self._buffers["weight"] if weight is None else weight, self._buffers["seed"]
         return d @ w if (readers := self.readers) is None else readers["read_transposed"](w.mT, d, seed)
 
-    def read_columns(self, columns: Tensor) -> Tensor:
-        """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out)."""
+    def read_columns(self, columns: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out); as `read`."""
         self.reads.add_(len(columns))
+        w = self.weight if weight is None else weight
         if self.readers is None:
-            return self.weight[..., columns].mT
+            return w[..., columns].mT
         one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1]).to(self.weight.dtype)
         x = one_hot.expand(*self.replicas, *one_hot.shape)
-        return self.readers["read_columns"](self.weight, x, self.seed)
+        return self.readers["read_columns"](w, x, self.seed)
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """One mini-batch of rank-1 cycles: w moves by -lr * d x' in the mean, through the devices.
@@ -221,14 +222,18 @@ class Crossbar(nn.Module):
             self._settle(w, slice(None), params)
 
     @torch.no_grad()
-    def reset(self, columns: Tensor | None = None) -> None:
-        """Set all devices, or those of whole columns (n,), to their reset states, `reset_std` apart; not by pulses."""
+    def reset(self, columns: Tensor | None = None, only: Tensor | None = None) -> None:
+        """Set devices to their reset states, `reset_std` apart; not by pulses.
+
+        Args:
+            columns: (n,); all if absent. only: of these the devices to reset, (*replica, out, n) bool.
+        """
         if columns is None:
             columns = torch.arange(self.shape[1], device=self.weight.device)
         columns = elements.column_numbers(columns, self.shape[1]).to(self.weight.device)
         params = self._params_of(columns)
         w = relax.reset(self.device_model, params, columns, seed=self.seed, number=self.relaxations, like=self.weight)
-        self._settle(w, columns, params)
+        self._settle(w if only is None else torch.where(only, w, self._state[..., columns]), columns, params)
 
     def _settle(self, w: Tensor, columns: Tensor | slice, params: Mapping[str, Any]) -> None:
         """Take over states of some columns that came about without pulses, (*replica, out, n)."""
@@ -380,21 +385,7 @@ class Crossbar(nn.Module):
         self._accepted = kind if is_read_later else None
 
     def _check(self, name: str, tensor: Tensor, rows: int, columns: int, *, is_read_later: bool = False) -> None:
-        """Door for every tensor that comes from outside."""
-        own = self.weight
-        if tensor.dtype != own.dtype:
-            raise TypeError(f"{name} needs the crossbar's dtype {own.dtype}, got {tensor.dtype}")
-        if tensor.device != own.device:
-            raise ValueError(f"{name} needs the crossbar's device {own.device}, got {tensor.device}")
-        if tensor.shape != (rows, columns) and tensor.shape != (*self.replicas, rows, columns):
-            raise ValueError(
-                f"{name} needs the shape {(rows, columns)}"
-                + (f" with replicas {self.replicas} in front" if self.replicas else "")
-                + f", got {tuple(tensor.shape)}"
-            )
-        if not is_read_later and not torch.isfinite(tensor).all():
-            n = int((~torch.isfinite(tensor)).sum())
-            raise ValueError(f"{name} needs finite numbers, got NaN or infinity in {n} of {tensor.numel()} places")
+        elements.need_tensor(name, tensor, self.weight, self.replicas, (rows, columns), is_read_later=is_read_later)
 
     def extra_repr(self) -> str:
         """Shape, device and update, for print(model)."""

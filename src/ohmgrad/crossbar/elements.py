@@ -66,3 +66,29 @@ def column_numbers(columns: Tensor, n_in: int) -> Tensor:
             f"columns needs numbers from 0 to {n_in - 1}, got {int(columns.min())} to {int(columns.max())}"
         )
     return columns.to(torch.int64)
+
+
+def need_tensor(
+    name: str, tensor: Tensor, own: Tensor, replicas: tuple[int, ...], shape: tuple[int, int], *, is_read_later: bool
+) -> None:
+    """Door for every tensor that comes to a crossbar from outside.
+
+    Args:
+        own: the crossbar's weight. shape: without replicas. is_read_later: somebody else looks for NaN.
+
+    Raises:
+        ValueError, TypeError: a shape, dtype, device or value breaks its rule.
+    """
+    if tensor.dtype != own.dtype:
+        raise TypeError(f"{name} needs the crossbar's dtype {own.dtype}, got {tensor.dtype}")
+    if tensor.device != own.device:
+        raise ValueError(f"{name} needs the crossbar's device {own.device}, got {tensor.device}")
+    if tensor.shape != shape and tensor.shape != (*replicas, *shape):
+        raise ValueError(
+            f"{name} needs the shape {shape}"
+            + (f" with replicas {replicas} in front" if replicas else "")
+            + f", got {tuple(tensor.shape)}"
+        )
+    if not is_read_later and not torch.isfinite(tensor).all():
+        n = int((~torch.isfinite(tensor)).sum())
+        raise ValueError(f"{name} needs finite numbers, got NaN or infinity in {n} of {tensor.numel()} places")

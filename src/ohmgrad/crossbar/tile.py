@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
@@ -152,7 +153,7 @@ class Tile(nn.Module):
             nonlocal count
             own = random.derive(seeds, count).flatten().tolist()
             count += 1
-            return Crossbar(shape, seed=own, replicas=replicas, weight=weight, dtype=dtype, **crossbar)
+            return make_crossbar(shape, seed=own, replicas=replicas, weight=weight, dtype=dtype, **crossbar)
 
         dtype = weight.dtype
         self.algorithm = algorithm

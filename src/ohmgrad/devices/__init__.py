@@ -1,6 +1,7 @@
 """Floor 1: what one resistive element does when a pulse arrives."""
 
 from ohmgrad.devices.base import Device
+from ohmgrad.devices.cells import OneSidedCell, VectorCell, reference_cell
 from ohmgrad.devices.constant_step import ConstantStep
 from ohmgrad.devices.exp_step import ExpStep
 from ohmgrad.devices.exponential_response import ExponentialResponse
@@ -38,10 +39,13 @@ __all__ = [
     "Ideal",
     "LinearStep",
     "LogDomain",
+    "OneSidedCell",
     "PiecewiseStep",
     "PowStep",
     "PowStepReference",
     "PowerResponse",
     "SoftBounds",
     "SoftBoundsReference",
+    "VectorCell",
+    "reference_cell",
 ]

@@ -14,6 +14,7 @@ from ohmgrad import random
 from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
+from ohmgrad.devices.cells import Cell
 from ohmgrad.nn import fused
 from ohmgrad.nn.attention import AnalogMultiheadAttention
 from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
@@ -44,7 +45,7 @@ Tree = dict[str, nn.Module]
 def convert(
     model: nn.Module | Sequence[nn.Module],
     *,
-    device: Device | Sequence[Device] | None = None,
+    device: Device | Sequence[Device] | Cell | None = None,
     algorithm: Algorithm | None = None,
     update: ExpectedUpdate | PulsedUpdate | None = None,
     seed: int | Sequence[int] = 0,

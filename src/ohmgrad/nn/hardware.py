@@ -11,6 +11,7 @@ from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.crossbar.grid import Grid, place
 from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile
 from ohmgrad.devices.base import Device
+from ohmgrad.devices.cells import Cell
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
@@ -20,7 +21,7 @@ class Hardware:
     """Makes the tiles of a layer, which asks for nothing else.
 
     Args:
-        device: the devices of every crossbar; a sequence gives one to each replica.
+        device: the devices of every crossbar, or its unit cells; a sequence gives one to each replica.
         algorithm: the training algorithm, Analog SGD by default.
         update: how devices are written, `ExpectedUpdate()` by default.
         count_pulses: keep the pulses that reached each crosspoint (endurance).
@@ -33,7 +34,7 @@ class Hardware:
     (2, 3)
     """
 
-    device: Device | Sequence[Device]
+    device: Device | Sequence[Device] | Cell
     algorithm: Algorithm | None = None
     update: ExpectedUpdate | PulsedUpdate | None = None
     count_pulses: bool = False
@@ -56,6 +57,6 @@ class Hardware:
 
     def repeated(self, n: int) -> Hardware:
         """For tiles with one more replica dimension, the last, of size n: each replica's device serves all of it."""
-        if isinstance(self.device, Device):
+        if not isinstance(self.device, Sequence):
             return self
         return replace(self, device=[device for device in self.device for _ in range(n)])

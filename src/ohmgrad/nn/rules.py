@@ -12,6 +12,7 @@ from torch import nn
 from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
+from ohmgrad.devices.cells import Cell
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
@@ -38,7 +39,7 @@ class Rule:
     match: str | type[nn.Module] | tuple[type[nn.Module], ...]
     _: KW_ONLY
     digital: bool = False
-    device: Device | Sequence[Device] | None = None
+    device: Device | Sequence[Device] | Cell | None = None
     algorithm: Algorithm | None = None
     update: ExpectedUpdate | PulsedUpdate | None = None
     count_pulses: bool | None = None
