@@ -104,7 +104,7 @@ BAD = {
     "nothing": (["--threads", ","], "threads needs at least one value"),
     "twice": (["--threads", "1,1"], "each once"),
     "threads 0": (["--threads", "0"], "threads needs 1 ... 1024, got 0"),
-    "family": (["--families", "foo"], "soft-bounds-reference, got 'foo'"),
+    "family": (["--families", "foo"], "log-domain, got 'foo'"),
     "dw_min": (["--dw-mins", "nan"], "dw_mins needs finite numbers > 0"),
     "sparsity": (["--sparsities", "1"], "sparsities needs shares in [0, 1), got 1.0"),
     "repeats": (["--repeats", "0"], "repeats needs a whole number >= 1"),

@@ -24,6 +24,15 @@ def names() -> tuple[str, ...]:
     return tuple(_devices())
 
 
+def family_names() -> tuple[str, ...]:
+    """Names of the families alone.
+
+    >>> family_names()[0]
+    'ideal'
+    """
+    return tuple(_families())
+
+
 def cell_names() -> tuple[str, ...]:
     """Every name that `find_cell` knows.
 
@@ -92,8 +101,11 @@ def _letters(name: str) -> str:
 
 
 def _devices() -> dict[str, Callable[..., Device]]:
-    families = {re.sub(r"(?<!^)(?=[A-Z])", "-", family.__name__).lower(): family for family in DEVICES}
-    return families | _kebab(PRESETS)
+    return {**_families(), **_kebab(PRESETS)}
+
+
+def _families() -> dict[str, type[Device]]:
+    return {re.sub(r"(?<!^)(?=[A-Z])", "-", family.__name__).lower(): family for family in DEVICES}
 
 
 def _cells() -> dict[str, Callable[[], Cell]]:

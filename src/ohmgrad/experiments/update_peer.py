@@ -19,6 +19,10 @@ FAMILIES = {
     "linear-step": "LinearStepDevice",
     "soft-bounds": "SoftBoundsDevice",
     "soft-bounds-reference": "SoftBoundsReferenceDevice",
+    "exp-step": "ExpStepDevice",
+    "pow-step": "PowStepDevice",
+    "pow-step-reference": "PowStepReferenceDevice",
+    "piecewise-step": "PiecewiseStepDevice",
 }
 
 

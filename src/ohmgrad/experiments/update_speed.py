@@ -35,14 +35,14 @@ from ohmgrad.devices import catalog
 from ohmgrad.experiments import update_peer
 from ohmgrad.pulses.settings import PulsedUpdate
 
-FAMILIES = tuple(update_peer.FAMILIES)
+FAMILIES = catalog.family_names()
 LARGE = 100_000  # crosspoint-samples from which a row counts for the median ratio
 TURN = 0.01  # seconds that a turn lasts at least, as far as MAX_CALLS goes
 MAX_CALLS = 2000
 REST = 0.01  # seconds before a turn
 LR, D_SCALE = 0.1, 0.01
 
-# aihwkit's defaults, spreads of 30 %; its default slope of linear steps, 0, would make them constant.
+# aihwkit's defaults, spreads of 30 %; some defaults of ours and its would make a family's steps constant or linear.
 PARAMETERS = {
     "w_max": 0.6,
     "w_min": -0.6,
@@ -52,8 +52,23 @@ PARAMETERS = {
     "dw_min_ctoc": 0.3,
     "up_down_dtod": 0.01,
 }
-LINEAR = {"gamma_up": 0.1, "gamma_down": 0.1, "gamma_up_dtod": 0.05, "gamma_down_dtod": 0.05}
-PEER_NAMES = {"dw_min_ctoc": "dw_min_std"}
+POWER = {"gamma": 1.5, "gamma_dtod": 0.1}
+NODES = [1.5, 1.2, 1.0, 0.8, 0.5]
+OWN: dict[str, dict[str, Any]] = {
+    "linear-step": {"gamma_up": 0.1, "gamma_down": 0.1, "gamma_up_dtod": 0.05, "gamma_down_dtod": 0.05},
+    "pow-step": POWER,
+    "pow-step-reference": POWER,
+    "power-response": POWER,
+    "piecewise-step": {"nodes_up": NODES, "nodes_down": NODES[::-1]},
+    "log-domain": {"exponent": 0.5},
+}
+PEER_NAMES = {
+    "dw_min_ctoc": "dw_min_std",
+    "gamma": "pow_gamma",
+    "gamma_dtod": "pow_gamma_dtod",
+    "nodes_up": "piecewise_up",
+    "nodes_down": "piecewise_down",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +93,9 @@ class Row:
         case = {"device": self.family, "out": n_out, "in": n_in, "batch": self.batch}
         return {**case, "dw_min": self.dw_min, "sparsity": self.sparsity}
 
-    def fields(self) -> dict[str, float]:
+    def fields(self) -> dict[str, Any]:
         """The device's parameters by our names."""
-        return PARAMETERS | (LINEAR if self.family == "linear-step" else {}) | {"dw_min": self.dw_min}
+        return PARAMETERS | OWN.get(self.family, {}) | {"dw_min": self.dw_min}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,17 +281,18 @@ def _measure_all(rows: list[Row], settings: SpeedSettings, peer: Peer | None, fo
     bar, made = None, None
     for row in rows:
         x, d = inputs(row)
-        if peer:
+        is_theirs = peer is not None and row.family in update_peer.FAMILIES  # others are measured alone
+        if peer and is_theirs:
             np.savez(folder / "inputs.npz", x=x, d=d)
             peer.ask("load", path=str(folder / "inputs.npz"))
         if bar is None or made != (row.family, row.shape, row.dw_min):
             bar = None  # frees the one before
             made = (row.family, row.shape, row.dw_min)
             bar = Crossbar(row.shape, device=catalog.find(row.family, **row.fields()), update=PulsedUpdate())
-            if peer:
+            if peer and is_theirs:
                 fields = {PEER_NAMES.get(k, k): v for k, v in row.fields().items()}
                 peer.ask("make", family=row.family, fields=fields, out=row.shape[0], lr=LR, **{"in": row.shape[1]})
-        yield _measure(row, bar, torch.from_numpy(x), torch.from_numpy(d), settings, peer)
+        yield _measure(row, bar, torch.from_numpy(x), torch.from_numpy(d), settings, peer if is_theirs else None)
 
 
 def inputs(row: Row) -> tuple[np.ndarray, np.ndarray]:

@@ -140,15 +140,15 @@ def functions_of(family: type[Device], dtype: torch.dtype) -> tuple[Any, Any]:
     ]  # fmt: skip
     source = f"""
 def step(w, up, params, t, tables):
-    dw = params[2, t] if up else params[3, t]
+    dw = where(up, params[2, t], params[3, t])
     return params.dtype.type(response(w, up, {", ".join(given)}))
 
 
 def noise(w, up, change, params, t, tables):
-    dw = params[2, t] if up else params[3, t]
+    dw = where(up, params[2, t], params[3, t])
     return params.dtype.type(spread(w, up, change, {", ".join(given)}))
 """
-    scope: dict[str, Any] = {"response": retarget(family.response, NUMBA)}
+    scope: dict[str, Any] = {"response": retarget(family.response, NUMBA), "where": NUMBA.namespace["where"]}
     if family.noise:
         scope["spread"] = retarget(family.noise, NUMBA)
     exec(source, scope)  # calls with the family's own arguments

@@ -13,11 +13,12 @@ import numpy as np
 from ohmgrad import random
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.cpu_trains import fold0, fold1, u32
-from ohmgrad.pulses.numba_target import FAST, NUMBA, matrix_at, njit, vector_at
+from ohmgrad.pulses.numba_target import FAST, NUMBA, apart, matrix_at, njit, vector_at
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
 one_pulse = retarget(merge.pulse, NUMBA)
+where = NUMBA.namespace["where"]
 fast = njit(**FAST)
 WORDS = np.empty(0, np.uint32)
 # Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, rate and inverse, the
@@ -58,19 +59,32 @@ def one_by_one(r, place_at, hit_at, sigma_at, kind, k0, k1, params_at, size, own
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
     place, hit = vector_at(place_at, size, WORDS), vector_at(hit_at, size, WORDS)
     sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
+    weights, up = own[FEW], own[UP]
     for k in range(int(own[SORTED, 0])):
         q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
         while own[SORTED, r - 1] <= k:
             r -= 1
         if kind == OWN:
-            for q in range(r):
-                w, up, z = own[FEW, q], own[UP, q] > 0.0, own.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-                change = step(w, up, params, q, tables)
-                unit = noise(w, up, change, params, q, tables)
-                own[FEW, q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
-            continue
-        for q in range(r):
-            w, up, z = own[FEW, q], own[UP, q] > 0.0, own.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-            change = step(w, up, params, q, tables)
-            unit = (params[2, q] if up else params[3, q]) if kind == ADDITIVE else change
-            own[FEW, q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
+            _own_pulses(r, weights, up, params, place, hit, q0, q1, sigma, tables)
+        else:
+            _pulses(r, weights, up, params, place, hit, q0, q1, sigma, kind == ADDITIVE, tables)
+
+
+@apart
+def _pulses(r, weights, ups, params, place, hit, q0, q1, sigma, is_additive, tables):
+    """One pulse at each of r elements, with noise that goes by the step or is additive."""
+    for q in range(r):
+        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[hit[q]]))
+        change = step(w, up, params, q, tables)
+        unit = where(up, params[2, q], params[3, q]) if is_additive else change
+        weights[q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
+
+
+@apart
+def _own_pulses(r, weights, ups, params, place, hit, q0, q1, sigma, tables):
+    """One pulse at each of r elements, with the family's own noise."""
+    for q in range(r):
+        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[hit[q]]))
+        change = step(w, up, params, q, tables)
+        unit = noise(w, up, change, params, q, tables)
+        weights[q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.core.compiler
 import numba.core.config
 import numba.extending
 import numpy as np
@@ -222,6 +223,21 @@ def cache_directory() -> str:
     return own
 
 
+class _Apart(numba.core.compiler.Compiler):
+    """Numba's compiler, told that the arrays of a function do not overlap."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state.flags = self.state.flags.copy()
+        self.state.flags.noalias = True
+
+
+def apart(template: types.FunctionType) -> types.FunctionType:
+    """Mark a template whose arrays do not overlap: else the compiler asks at each call, or, of many, gives up."""
+    template.is_apart = True  # type: ignore[attr-defined]  # functions take any attribute
+    return template
+
+
 def specialised(template: types.FunctionType, name: str, signature: Any = None, **given: Any) -> Any:
     """A kernel from a template: a plain function, in whose module the names of `given` take these values.
 
@@ -239,7 +255,8 @@ def specialised(template: types.FunctionType, name: str, signature: Any = None, 
             if used in given:
                 scope[used] = given[used]
             elif isinstance(value, types.FunctionType) and value.__module__.rpartition(".")[0] == package:
-                scope[used] = build(value, njit(**INLINE))
+                own = {"pipeline_class": _Apart} if hasattr(value, "is_apart") else {}
+                scope[used] = build(value, njit(**INLINE, **own))
         copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
         copy.__qualname__ = copy.__name__ = name if function is template else function.__name__
         return compile_(copy)

@@ -22,8 +22,11 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for r in rows:
         cells = [r["device"], f"{r['out']}x{r['in']}", f"{r['batch']}", f"{r['dw_min']:g}", f"{r['sparsity']:.0%}"]
         cells += [f"{r['threads']}", f"{r['ours_ms']:.4g}", f"{r['pulses_per_s']:.1e}"]
-        cells += [f"{r['peer_ms']:.4g}", f"{r['ratio']:.1f}"] if has_peer else []
-        view.add_row(*cells, *([f"{r['peer_raw_ms']:.4g}"] if has_raw else []))
+        is_theirs = r["ratio"] is not None  # families that the peer lacks are measured alone
+        peer = [f"{r['peer_ms']:.4g}", f"{r['ratio']:.1f}"] if is_theirs else ["-", "-"]
+        cells += peer * has_peer
+        cells += ["-" if r["peer_raw_ms"] is None else f"{r['peer_raw_ms']:.4g}"] * has_raw
+        view.add_row(*cells)
     return view
 
 
@@ -38,8 +41,8 @@ def median_ratios(rows: list[dict[str, Any]], *by: str) -> dict[tuple, tuple[flo
 
 def slowest(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The row with the lowest ratio; without a peer, with the longest time for a crosspoint-sample."""
-    if rows[0]["ratio"] is not None:
-        return min(rows, key=lambda r: r["ratio"])
+    if theirs := [r for r in rows if r["ratio"] is not None]:
+        return min(theirs, key=lambda r: r["ratio"])
     return max(rows, key=lambda r: r["ours_ms"] / (r["out"] * r["in"] * r["batch"]))
 
 
@@ -65,6 +68,7 @@ def closing(rows: list[dict[str, Any]], left_out: list[tuple[int, int, int]], li
     if r["ratio"] is None:
         ns = r["ours_ms"] * 1e6 / (r["out"] * r["in"] * r["batch"])
         return [*lines, f"Slowest row: {case}: {ns:.3g} ns for a crosspoint-sample. No --peer-python, so no ratios."]
-    n_slower = sum(r["ratio"] < 1.0 for r in rows)
-    lines.append(f"Slowest row: {case}: ratio {r['ratio']:.2f}. Rows slower than the peer: {n_slower} of {len(rows)}.")
+    ratios = [r["ratio"] for r in rows if r["ratio"] is not None]
+    n_slower = sum(ratio < 1.0 for ratio in ratios)
+    lines.append(f"Slowest row: {case}: ratio {r['ratio']:.2f}. Rows slower than the peer: {n_slower} of {len(ratios)}.")
     return lines
