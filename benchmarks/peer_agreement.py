@@ -1,8 +1,8 @@
 """Question: do our devices move as aihwkit's do?
 
 For each family, preset and unit cell of aihwkit the distribution of weights over 10,000 devices after the same pulses,
-ours against the peer's: n up pulses from 0, n down pulses from 0, n pairs of one up and one down pulse. Every crosspoint
-gets every pulse (trains of one slot, lines that are sure to fire), so that only devices are compared.
+ours against the peer's: n up pulses from 0, n down pulses from 0, n pairs of one up and one down pulse. Every
+crosspoint gets every pulse (trains of one slot, lines that are sure to fire), so that only devices are compared.
 
 Two laws agree where a two-sample Kolmogorov-Smirnov test does not reject at 1e-6, and where means and standard
 deviations differ by at most 4.9 of their standard errors, beyond which a normal number lies with odds of 1e-6: some 300
@@ -119,8 +119,6 @@ PRESETS = {
 
 def translated(device) -> dict:
     """The peer's class and all of its fields that ours have a name for."""
-    import dataclasses
-
     family = type(device).__name__
     names = NAMES | (POWER if family.startswith("PowStep") else {})
     fields = {names.get(k, k): v for k, v in vars(device).items() if k not in NOT_THEIRS}
@@ -130,7 +128,6 @@ def translated(device) -> dict:
         del fields["write_noise_std"]
     if family == "PowStepReference":
         fields["n_estimation_steps"] = -1
-    assert dataclasses.is_dataclass(device)
     return {"kind": f"{family}Device", "fields": {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
 
 
@@ -155,7 +152,7 @@ def cases() -> list[dict]:
     power = {"gamma": 1.5, "gamma_dtod": 0.1, "gamma_up_down": 0.2, "gamma_up_down_dtod": 0.1}
     taken = {"subtract_symmetry_point": True, "reference_mean": 0.02, "reference_std": 0.05}
     nodes = {"nodes_up": (2.0, 1.5, 1.0, 0.2), "nodes_down": (0.1, 1.0, 1.5, 0.8)}
-    additive = {"ctoc": "additive"}
+    additive, relative = {"ctoc": "additive"}, {"ctoc": "multiplicative"}
     families = {
         "constant-step": ConstantStep(**SPREAD, up_down=0.2),
         "constant-step, log-normal": ConstantStep(**SPREAD, dw_min_log_normal=True),
@@ -168,7 +165,7 @@ def cases() -> list[dict]:
         "soft-bounds": SoftBounds(**SPREAD, up_down=-0.2),
         "soft-bounds, additive": SoftBounds(**SPREAD, **additive),
         "soft-bounds-reference": SoftBoundsReference(**SPREAD, **taken, slope_up_dtod=0.1, slope_down_dtod=0.2),
-        "soft-bounds-reference, multiplicative": SoftBoundsReference(**SPREAD, reference_mean=0.1, ctoc="multiplicative"),
+        "soft-bounds-reference, multiplicative": SoftBoundsReference(**SPREAD, reference_mean=0.1, **relative),
         "soft-bounds-reference, corrupt": SoftBoundsReference(**SPREAD, **taken, corrupt=0.2, slope_up_dtod=0.1),
         "exp-step": ExpStep(**SPREAD),
         "exp-step, own noise": ExpStep(**SPREAD, noise_add=0.005, noise_slope=0.02, write_noise=2.0),
@@ -274,6 +271,17 @@ def compare(a, b) -> dict:
     return row
 
 
+def line(row: dict) -> str:
+    """A row of the report as text: ours and the peer's, with the difference in errors."""
+    (mean, their_mean), (std, their_std) = row["mean"], row["std"]
+    return (
+        f"{row['case']:40} {row['sequence']:12} {row['pulses']:4}"
+        f"  mean {mean:+.5f} {their_mean:+.5f} ({row['mean_errors']:+.1f})"
+        f"  std {std:.5f} {their_std:.5f} ({row['std_errors']:+.1f})"
+        f"  ks {row['ks']:.4f} p {row['p']:.1g}" + ("" if row["agrees"] else "  DIFFERS")
+    )
+
+
 def main() -> int:
     """Print a table and write the report; 1 where a law differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -295,7 +303,11 @@ def main() -> int:
         case |= {"tiles": 400 if is_common else TILES, "side": 5 if is_common else int((N / TILES) ** 0.5)}
         managed = "update" in case["peer"]
         # Of one slot any large step is sure to fire; with management a step of one granularity is one pulse.
-        case |= {"sequences": sequences(n), "lr": device.granularity if managed else 1e3, "seed": 100_000 * args.seed + 1000 * i + 1}
+        case |= {
+            "sequences": sequences(n),
+            "lr": device.granularity if managed else 1e3,
+            "seed": 100_000 * args.seed + 1000 * i + 1,
+        }
     rows = []
     with tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
@@ -313,10 +325,7 @@ def main() -> int:
                     row = {"case": case["name"], "sequence": sequence, "pulses": len(case["sequences"][sequence])}
                     row |= compare(*pair)
                     rows.append(row)
-                    mark = "" if row["agrees"] else "  DIFFERS"
-                    print(f"{row['case']:40} {sequence:12} {row['pulses']:4}  mean {row['mean'][0]:+.5f} {row['mean'][1]:+.5f}"
-                          f" ({row['mean_errors']:+.1f})  std {row['std'][0]:.5f} {row['std'][1]:.5f} ({row['std_errors']:+.1f})"
-                          f"  ks {row['ks']:.4f} p {row['p']:.1g}{mark}", flush=True)  # fmt: skip
+                    print(line(row), flush=True)
     different = sum(not row["agrees"] for row in rows)
     print(f"{len(rows)} laws compared, {different} differ")
     report = {

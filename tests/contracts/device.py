@@ -81,9 +81,9 @@ def repeated(q: Callable[[Tensor, bool], Tensor], step: float, low: float, high:
 
 def multiplied(step: float, reference: float, low: float, high: float) -> Callable[[Tensor, int, bool], Tensor]:
     """A current, w above a reference, that each pulse multiplies or divides by exp(step / reference)."""
-    return lambda w, n, up: (
-        (w + reference) * math.exp((n if up else -n) * step / reference) - reference
-    ).clamp(low, high)
+    return lambda w, n, up: ((w + reference) * math.exp((n if up else -n) * step / reference) - reference).clamp(
+        low, high
+    )
 
 
 def exp_step(w: Tensor, up: bool) -> Tensor:
@@ -104,7 +104,7 @@ def roof(w: Tensor, up: bool) -> Tensor:
 
 
 def bent(w: Tensor, up: bool) -> Tensor:
-    """sinh form of (e^{g x} - 1) / (e^g - 1), x = 1 -+ w: e^{g (x - 1) / 2} sinh(g x / 2) / sinh(g / 2), g = 3 and 2."""
+    """(e^{g x} - 1) / (e^g - 1) as e^{g (x - 1) / 2} sinh(g x / 2) / sinh(g / 2), with g = 3 and 2."""
     g, x = (3.0, 1.0 - w / 0.6) if up else (2.0, 1.0 + w / 0.5)
     return (g * (x - 1.0) / 2.0).exp() * (g * x / 2.0).sinh() / math.sinh(g / 2.0)
 

@@ -29,6 +29,7 @@ class Cells(nn.Module):
         weight: initial state; 0 if absent. options: of `Crossbar`, for every member.
     """
 
+    seed: Tensor
     writes: Tensor
 
     def __init__(

@@ -31,9 +31,7 @@ class Counters:
     pulses_per_crosspoint: Tensor | None = None
 
 
-def draw_all(
-    devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype
-) -> dict[str, Any]:
+def draw_all(devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
     """Parameters of one device, or of one device for each replica, stacked over the replicas."""
     if len(devices) == 1:
         return draw(devices[0], seeds, shape, dtype)

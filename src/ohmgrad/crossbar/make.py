@@ -12,9 +12,7 @@ from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell, OneSidedCell, VectorCell
 
 
-def make_crossbar(
-    shape: tuple[int, int], *, device: Device | Sequence[Device] | Cell, **options: Any
-) -> Crossbar:
+def make_crossbar(shape: tuple[int, int], *, device: Device | Sequence[Device] | Cell, **options: Any) -> Crossbar:
     """A `Crossbar` of devices, or `Cells`, which have its face; options: of `Crossbar`.
 
     >>> from ohmgrad.devices import SoftBounds, VectorCell

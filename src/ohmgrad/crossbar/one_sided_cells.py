@@ -63,7 +63,7 @@ class OneSidedCells(Cells):
 
     @torch.no_grad()
     def refresh(self) -> Tensor:
-        """Read both devices, reset the pairs that are near their end, write the differences; which, (*replica, out, in).
+        """Read both devices, reset the pairs near their end, write the differences; where, (*replica, out, in).
 
         Reads are those of `read_columns`, with the converters of the crossbars' periphery.
         """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ohmgrad.devices import DEVICES
@@ -70,8 +71,10 @@ def find(name: str, **fields: Any) -> Device:
     device = dataclasses.replace(device, **fields)
     if n_states is None:
         return device
-    if isinstance(n_states, bool) or not isinstance(n_states, float | int) or not 0 < n_states < float("inf"):
+    if isinstance(n_states, bool) or not isinstance(n_states, float | int) or not 0 < n_states < math.inf:
         raise ValueError(f"{name} needs a finite n_states > 0, got {n_states!r}")
+    if math.isinf(device.n_states):
+        raise ValueError(f"{name} has no bounds, and so no n_states")
     return dataclasses.replace(device, dw_min=device.dw_min * device.n_states / n_states)
 
 
@@ -112,5 +115,5 @@ def _cells() -> dict[str, Callable[[], Cell]]:
     return _kebab(CELLS)
 
 
-def _kebab(made: dict[str, Any]) -> dict[str, Any]:
+def _kebab(made: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("_", "-"): make for key, make in made.items()}

@@ -50,7 +50,7 @@ class ExpStep(Device):
             raise ValueError(f"ExpStep needs granularity_from 'down' or 'mean', got {self.granularity_from!r}")
 
     @staticmethod
-    def response(w, up, dw_min, w_max, w_min, A_up, A_down, gamma_up, gamma_down, a, b, noise_add, noise_slope):  # noqa: PLR0913
+    def response(w, up, dw_min, w_max, w_min, A_up, A_down, gamma_up, gamma_down, a, b, noise_add, noise_slope):
         """Signed change of w by one noise-free pulse."""
         z = 2.0 * a * w / maximum(w_max - w_min, 1e-6) + b
         # An exponent that float32 holds, also of an element whose bounds coincide.
@@ -59,7 +59,7 @@ class ExpStep(Device):
         return where(up, step, -step)
 
     @staticmethod
-    def noise(w, up, change, dw_min, w_max, w_min, A_up, A_down, gamma_up, gamma_down, a, b, noise_add, noise_slope):  # noqa: PLR0913
+    def noise(w, up, change, dw_min, w_max, w_min, A_up, A_down, gamma_up, gamma_down, a, b, noise_add, noise_slope):
         """Standard deviation of one pulse in units of dw_min_ctoc."""
         return absolute(change) + noise_add + noise_slope * absolute(w)
 

@@ -45,9 +45,7 @@ class LogDomain(Device):
         if not 0.0 <= self.exponent <= 1.0:
             raise ValueError(f"LogDomain needs exponent in [0, 1], got {self.exponent}")
         if not self.w_min > -self.reference:
-            raise ValueError(
-                f"LogDomain needs w_min > -reference, got w_min={self.w_min}, reference={self.reference}"
-            )
+            raise ValueError(f"LogDomain needs w_min > -reference, got w_min={self.w_min}, reference={self.reference}")
 
     @staticmethod
     def response(w, up, dw_min, exponent, reference):

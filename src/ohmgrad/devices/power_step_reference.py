@@ -53,9 +53,7 @@ class PowStepReference(Device):
         self.need_finite_bounds()
         check_exponents(self)
         if self.n_estimation_steps < -1 or int(self.n_estimation_steps) != self.n_estimation_steps:
-            raise ValueError(
-                f"PowStepReference needs a whole n_estimation_steps >= -1, got {self.n_estimation_steps}"
-            )
+            raise ValueError(f"PowStepReference needs a whole n_estimation_steps >= -1, got {self.n_estimation_steps}")
 
     def extra(self, params: Params, normal: Callable[[], Tensor]) -> dict[str, Value]:
         """Exponents, the reference's state, and the bounds that the weight sees."""

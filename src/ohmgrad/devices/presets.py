@@ -6,7 +6,7 @@ Measured devices are as aihwkit 1.2 has fitted them, `simulator/presets/devices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell, OneSidedCell, VectorCell
@@ -233,6 +233,6 @@ OTHERS = (
     log_domain_cell,
 )
 PRESETS: dict[str, Callable[..., Device]] = {f.__name__: f for f in (*OTHERS, *MEASURED)}
-CELLS: dict[str, Callable[[], Cell]] = {"pcm_pair": pcm_pair} | {
+CELLS: Mapping[str, Callable[[], Cell]] = {"pcm_pair": pcm_pair} | {
     f"{f.__name__}_{n}": lambda f=f, n=n: several(f(), n) for f in MEASURED if f is not pcm for n in (2, 4)
 }

@@ -131,8 +131,8 @@ def kernel_of() -> Any:
 
 
 @cache
-def functions_of(family: type[Device], dtype: torch.dtype) -> tuple[Any, Any]:
-    """`parts`, for affine families, and `one_by_one`, with the response of a device family inside."""
+def functions_of(family: type[Device], dtype: torch.dtype) -> tuple[Any, ...]:
+    """`parts`, for affine families, `everywhere` and `one_by_one`, with the response of a device family inside."""
     places = (*PLANES, *family.own_parameters())
     given = [
         "dw" if k == "dw_min" else f"(tables, {family.tables.index(k)})" if k in family.tables
@@ -160,13 +160,12 @@ def noise(w, up, change, params, t, tables):
     }  # fmt: skip
     parts = [fingerprint(f) for f in (family.response, family.noise) if f]
     name = "_".join([family.__name__, *parts, like.dtype.name])
-    parts_of, one_by_one = (
-        specialised(f, f"{f.__name__}_{name}", void(*[int64] * f.__code__.co_argcount), **own) if f else None
-        for f in (cpu_family.parts if family.is_affine else None, cpu_family.one_by_one)
+    templates = cpu_family.parts if family.is_affine else None, cpu_family.everywhere, cpu_family.one_by_one
+    return tuple(
+        f and specialised(f, f"{f.__name__}_{name}", void(*[int64] * f.__code__.co_argcount), **own) for f in templates
     )
-    return parts_of, one_by_one
 
 
 @cpu_trains.inline
-def _no_noise(w, up, change, params, t, tables):  # noqa: PLR0913
+def _no_noise(w, up, change, params, t, tables):
     return change

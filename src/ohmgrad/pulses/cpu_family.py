@@ -1,4 +1,4 @@
-"""What a device family brings to the kernel of `cpu`: two small functions with its response inside.
+"""What a device family brings to the kernel of `cpu`: small functions with its response inside.
 
 The kernel itself is the same for all families and calls these by their addresses, for many elements at a time. So a new
 family takes a second or two to compile, not the quarter of a minute of the kernel. Templates, see `specialised`.
@@ -54,13 +54,46 @@ def _difference(m, own, side):
         own[S + side, t] -= own[C + side, t]
 
 
-def one_by_one(r, place_at, hit_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
-    """One pulse after the other at r elements, of which each has at least as many to take as the next."""
+def everywhere(k, m, weights_at, place_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
+    """Pulse number k of those of the m lanes that have more than k to take; UP tells which go up."""
+    params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
+    weights, place = vector_at(weights_at, size, LIKE), vector_at(place_at, size, WORDS)
+    sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
+    q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
+    if kind == OWN:
+        _own_masked(m, own.dtype.type(k), weights, own[N], own[UP], params, place, q0, q1, sigma, tables)
+    else:
+        is_additive = kind == ADDITIVE
+        _masked(m, own.dtype.type(k), weights, own[N], own[UP], params, place, q0, q1, sigma, is_additive, tables)
+
+
+@apart
+def _masked(m, k, weights, n, ups, params, place, q0, q1, sigma, is_additive, tables):
+    """As `_pulses`, at the lanes with n > k."""
+    for q in range(m):
+        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[q]))
+        change = step(w, up, params, q, tables)
+        unit = where(up, params[2, q], params[3, q]) if is_additive else change
+        weights[q] = where(n[q] > k, one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q]), w)
+
+
+@apart
+def _own_masked(m, k, weights, n, ups, params, place, q0, q1, sigma, tables):
+    """As `_own_pulses`, at the lanes with n > k."""
+    for q in range(m):
+        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[q]))
+        change = step(w, up, params, q, tables)
+        unit = noise(w, up, change, params, q, tables)
+        weights[q] = where(n[q] > k, one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q]), w)
+
+
+def one_by_one(start, r, place_at, hit_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
+    """The pulses from number `start` on at r elements, of which each has at least as many to take as the next."""
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
     place, hit = vector_at(place_at, size, WORDS), vector_at(hit_at, size, WORDS)
     sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
     weights, up = own[FEW], own[UP]
-    for k in range(int(own[SORTED, 0])):
+    for k in range(start, int(own[SORTED, 0])):
         q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
         while own[SORTED, r - 1] <= k:
             r -= 1

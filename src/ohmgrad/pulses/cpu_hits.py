@@ -13,7 +13,7 @@ from ohmgrad.pulses.cpu_law import apply, fast, note, tally
 from ohmgrad.pulses.cpu_trains import f32, key_of, u32
 from ohmgrad.pulses.numba_target import popcount, vector_at
 
-PLANES = 18  # where the planes begin among the kernel's options
+PLANES = 19  # where the planes begin among the kernel's options
 CHUNK = 512  # crosspoints that go through the law together, and those of one row more
 
 

@@ -27,7 +27,17 @@ from ohmgrad.pulses.cpu_trains import (
     u32,
     uniform,
 )
-from ohmgrad.pulses.numba_target import COUNTS, KEYS, MOVED, NUMBERS, address_of, float_of_bits, matrix_at, popcount, vector_at
+from ohmgrad.pulses.numba_target import (
+    COUNTS,
+    KEYS,
+    MOVED,
+    NUMBERS,
+    address_of,
+    float_of_bits,
+    matrix_at,
+    popcount,
+    vector_at,
+)
 
 
 def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, options_at, n_options, sigma):
@@ -37,9 +47,10 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     int64 to which pulses are added and of uint8 set where pulses arrived. sigma: noise, (1,) of w's dtype. options_at:
     address of int64: first those of `prepare`, from 5 on the kind of noise, whether pulses may merge, in, out, which
     way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers and keys (of `prepare`, then the
-    base keys of pulses and counts), of w, of the family's `parts` and `one_by_one`, of its tables with their length;
-    then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else the response
-    takes, each (out, in), crossed (in, out), or one number. Of several threads each makes the trains and takes a share.
+    base keys of pulses and counts), of w, of the family's `parts`, `everywhere` and `one_by_one`, of its tables with
+    their length; then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else
+    the response takes, each (out, in), crossed (in, out), or one number. Of several threads each makes the trains and
+    takes a share.
     """
     options = vector_at(options_at, n_options, COUNTS)
     numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
@@ -47,7 +58,8 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     x, d = matrix_at(x_at, batch, n_in, sigma), matrix_at(d_at, batch, n_out, sigma)
     w, counts = vector_at(options[13], n_all, sigma), vector_at(counts_at, n_all if counts_at else 0, COUNTS)
     moved = vector_at(moved_at, n_all if moved_at else 0, MOVED)
-    law = (sigma[0], options[5], options[6] != 0, address_of(sigma), options[14], options[15], options[16], options[17])
+    family = (options[14], options[15], options[16], options[17], options[18])
+    law = (sigma[0], options[5], options[6] != 0, address_of(sigma), *family)
     length, x_on, d_on, is_finite = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
     if not is_finite:
         return np.int64(-1)

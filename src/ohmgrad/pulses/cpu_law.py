@@ -13,7 +13,7 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_family import DW, FEW, LEFT, MOST, N_OWN, SORTED, UP, C, H, N, S, V
+from ohmgrad.pulses.cpu_family import DW, FEW, LEFT, MOST, SORTED, UP, C, H, N, S, V
 from ohmgrad.pulses.cpu_trains import f32, inline, u32
 from ohmgrad.pulses.numba_target import FAST, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
@@ -28,7 +28,6 @@ fast = njit(**FAST)
 BOTH = 2  # the side of a sample whose lanes go up and down
 
 
-
 def apply(
     weights, params, k, m, own, side, ready, most, is_back, on, tile, i, place, law, k0, k1, hit, few_params
 ):  # fmt: skip
@@ -36,7 +35,7 @@ def apply(
 
     weights, params: in row k, of the lanes. side: 0 for up, 1 for down pulses, BOTH where on[tile, i] and is_back tell.
     most: the largest of N. place: the elements' numbers. law: noise, its kind, whether pulses may merge, then addresses
-    of the noise and of the family's `parts` and `one_by_one`; address and length of tables.
+    of the noise and of the family's `parts`, `everywhere` and `one_by_one`; address and length of tables.
     """
     if law[2]:
         for one in range(2):
@@ -46,8 +45,11 @@ def apply(
             _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1)
             return ready
         most = _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1)
-    if most:
-        r = _sort(own, LEFT if law[2] else N, m, most, hit)
+    start = 0 if law[2] else _many(
+        weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1
+    )  # fmt: skip
+    if most > start:
+        r = _sort(own, LEFT if law[2] else N, m, start, most, hit)
         for q in range(r):
             t = hit[q]
             own[FEW, q] = weights[k, 0, t]
@@ -56,13 +58,37 @@ def apply(
         for row in range(params.shape[1]):
             for q in range(r):
                 few_params[0, row, q] = params[k, row, hit[q]]
-        call_at(law[5], (
-            r, address_of(place), address_of(hit), law[3], law[1], int(k0), int(k1),
-            address_of(few_params), own.shape[1], address_of(own), law[6], law[7],
+        call_at(law[6], (
+            start, r, address_of(place), address_of(hit), law[3], law[1], int(k0), int(k1),
+            address_of(few_params), own.shape[1], address_of(own), law[7], law[8],
         ))  # fmt: skip
         for q in range(r):
             weights[k, 0, hit[q]] = own[FEW, q]
     return ready
+
+
+def _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1):
+    """The first pulses, while at least every fifth lane takes one: all lanes at once; the next pulse's number."""
+    for t in range(m):
+        up = is_back != (on[tile, i, -1, t] == u32(2)) if side == BOTH else side == 0
+        own[UP, t] = f32(1.0) if up else f32(0.0)
+    for number in range(most):
+        taken = np.int32(0)
+        for t in range(m):
+            taken += np.int32(own[N, t] > f32(number))
+        if 5 * taken < m:
+            return number
+        call_at(law[5], (
+            number, m, _row_at(weights, k), address_of(place), law[3], law[1], int(k0), int(k1),
+            _row_at(params, k), own.shape[1], address_of(own), law[7], law[8],
+        ))  # fmt: skip
+    return most
+
+
+@inline
+def _row_at(lines, k):
+    """Where line k of (lines, rows, lanes) stands."""
+    return address_of(lines) + k * lines.shape[1] * lines.shape[2] * lines.itemsize
 
 
 @fast
@@ -90,8 +116,7 @@ def note(own, place, m, counts, moved):
 def _make_ready(ready, side, is_long, params, k, m, own, law):
     """See to the parts of up (side 0) or down pulses; bits of ready: C, S and DW are there, and (4 <<) the rest."""
     if not ready & (1 << side):
-        row_at = address_of(params) + k * params.shape[1] * params.shape[2] * params.itemsize
-        call_at(law[4], (side, m, row_at, own.shape[1], address_of(own), law[6], law[7]))
+        call_at(law[4], (side, m, _row_at(params, k), own.shape[1], address_of(own), law[7], law[8]))
     if is_long and not ready & (4 << side):
         _long_parts(m, own, side, law[0])
     return ready | (1 << side) | (4 << side if is_long else 0)
@@ -179,16 +204,17 @@ def _train(w, n, c, s, dw, h, v, longest_, low, high, law, z):
 
 
 @fast
-def _sort(own, row, m, most, hit):
-    """The lanes that have pulses to take, with the most first, into hit, their pulses into SORTED; their number."""
-    first = np.zeros(most + 2, np.int32)
+def _sort(own, row, m, least, most, hit):
+    """The lanes with more than `least` pulses, with the most first, into hit, all they have into SORTED; how many."""
+    first = np.zeros(most - least + 2, np.int32)
     for t in range(m):
-        first[most - np.int32(own[row, t]) + 1] += 1
-    for k in range(1, most + 1):
+        k = most - max(np.int32(own[row, t]), least)
+        first[k + 1] += 1
+    for k in range(1, most - least + 1):
         first[k] += first[k - 1]
     for t in range(m):
         k = most - np.int32(own[row, t])
-        if k < most:
+        if k < most - least:
             hit[first[k]], own[SORTED, first[k]] = t, own[row, t]
             first[k] += 1
-    return first[most - 1]
+    return first[most - least - 1]

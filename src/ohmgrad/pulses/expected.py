@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ohmgrad import random
@@ -40,4 +39,3 @@ def expected_increment(
             seed, (random.Stream.PULSE, cycle), w.shape[-2], w.shape[-1], w.dtype
         )
     return change
-

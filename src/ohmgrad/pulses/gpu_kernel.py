@@ -64,7 +64,8 @@ def rows(
     """Apply the trains of a mini-batch to a block of w, (out, in), in place.
 
     x_lines, d_lines, length: of `prepare`. numbers: granularity, noise. before, after: what the response takes before
-    and after its step, and its tables. NOISE: the family's own, or None. pulses: their sum is added. counts: (out, in) or None, to which each crosspoint's are added.
+    and after its step, and its tables. NOISE: the family's own, or None. pulses: their sum is added. counts: (out, in)
+    or None, to which each crosspoint's are added.
     """
     n_blocks = tl.cdiv(n_in, COLUMNS)
     row = tl.program_id(0) // n_blocks * ROWS + tl.arange(0, ROWS)[:, None]

@@ -148,7 +148,7 @@ def _by_type(quick: Any, exact: Any) -> Any:
     def function(*arguments: Any) -> Any:
         raise NotImplementedError  # the overload below stands for it in compiled code
 
-    @numba.extending.overload(function, jit_options=FAST, strict=False)
+    @numba.extending.overload(function, jit_options=FAST, strict=False)  # type: ignore[reportArgumentType]  # a dict
     def _(*arguments: Any) -> Any:
         return quick if all(t == numba_types.float32 for t in arguments) else exact
 
