@@ -119,7 +119,8 @@ def test_a_full_file(tmp_path):
 def test_every_device_is_there_with_every_field():
     for name in catalog.names():
         device = catalog.find(name)
-        assert build(device, {k: v for k, v in vars(device).items()}, "device") == device
+        given = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(device).items()}
+        assert build(device, given, "device") == device
     assert len(settings.PICKS["device"][1]) >= len(DEVICES)
 
 
@@ -187,7 +188,7 @@ EDITS: dict[str, tuple[str, Any, str]] = {
     "unknown field of a device": ("device.gamma_up", 1.0, r"device\.gamma_up is unknown; device has w_min, "),
     "field of another type": ("device.w_max", "1", r"device\.w_max needs a number, got '1'"),
     "flag of another type": ("device.dw_min_log_normal", 1, r"device\.dw_min_log_normal needs true or false, got 1"),
-    "no such noise": ("device.ctoc", "foo", r"device\.ctoc needs one of multiplicative, additive, got 'foo'"),
+    "no such noise": ("device.ctoc", "foo", r"device\.ctoc needs one of multiplicative, additive, own, got 'foo'"),
     "rule of a device": ("device.w_max", -1.0, r"device\.w_max: SoftBounds needs w_min <= 0 <= w_max"),
     "unknown algorithm": ("algorithm.name", "foo", r"algorithm\.name needs one of analog-sgd, tiki-taka.*, got 'foo'"),
     "rule of an algorithm": ("algorithm.gamma", -1.0, r"algorithm\.gamma: TikiTaka needs gamma >= 0, got -1"),

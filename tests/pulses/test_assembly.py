@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from llvmlite import binding as llvm
 
-from ohmgrad.pulses import cpu_law
+from ohmgrad.pulses import cpu_family, cpu_law
 
 FEATURES = llvm.get_host_cpu_features()
 
@@ -16,7 +16,7 @@ FEATURES = llvm.get_host_cpu_features()
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_inner_loop(dtype, is_additive):
     m, key = 64, np.uint32(1)
-    weights, params, own = (np.zeros(shape, dtype) for shape in ((1, 1, m), (1, 4, m), (cpu_law.N_OWN, m)))
+    weights, params, own = (np.zeros(shape, dtype) for shape in ((1, 1, m), (1, 4, m), (cpu_family.N_OWN, m)))
     law = (dtype(0.3), is_additive, True)
     loop = cpu_law.njit(**cpu_law.FAST)(cpu_law._trains.py_func)  # of this case alone
     on, place = np.zeros((1, 1, 2, m), np.uint32), np.zeros(m, np.uint32)

@@ -36,7 +36,7 @@ def compile_for(device: Device, dtype: torch.dtype, **settings) -> None:
 
 def spread(family: type[Device]) -> Device:
     """A device of the family whose parameters are planes, as far as they can be."""
-    own = {f"{name}_dtod": 0.05 for name in ("gamma_up", "gamma_down") if hasattr(family, name)}
+    own = {name: 0.05 for name in ("gamma_up_dtod", "gamma_down_dtod", "gamma_dtod") if hasattr(family, name)}
     return family(**(SPREAD | own if math.isfinite(family.w_min) else {"dw_min_ctoc": 0.3}))
 
 

@@ -91,7 +91,7 @@ class Device:
     response: ClassVar[Callable[..., Any]]
     # noise(w, up, change, ...) -> standard deviation of that pulse, in units of dw_min_ctoc; after the noise-free
     # change the same arguments as the response's, in their order.
-    noise: ClassVar[Any] = None
+    noise: ClassVar[Callable[..., Any] | None] = None
     # Fields that hold numbers on a grid of states, the same for all elements, for `vocabulary.interpolate`.
     tables: ClassVar[tuple[str, ...]] = ()
     # Whether the response is affine in w; then the pulses of a train compose in closed form (ohmgrad.pulses.merge).

@@ -59,7 +59,9 @@ class ExpStep(Device):
         return where(up, step, -step)
 
     @staticmethod
-    def noise(w, up, change, dw_min, w_max, w_min, A_up, A_down, gamma_up, gamma_down, a, b, noise_add, noise_slope):
+    def noise(  # type: ignore[reportIncompatibleVariableOverride]  # a function where others have none
+        w, up, change, dw_min, w_max, w_min, A_up, A_down, gamma_up, gamma_down, a, b, noise_add, noise_slope
+    ):
         """Standard deviation of one pulse in units of dw_min_ctoc."""
         return absolute(change) + noise_add + noise_slope * absolute(w)
 

@@ -17,6 +17,7 @@ PLANES = 19  # where the planes begin among the kernel's options
 CHUNK = 512  # crosspoints that go through the law together, and those of one row more
 
 
+@fast
 def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law, keys, cycle, w, counts, moved):
     """A mini-batch of stochastic trains of one word, at a share of the rows; the pulses. Arguments as in `pulse`."""
     n_in, n_out, total = x_on.shape[2], d_on.shape[2], np.int64(0)

@@ -113,6 +113,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     return total
 
 
+@fast
 def _line(
     line, k, tile, m, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
     weights, params, own, few_params, hit, counts, moved,

@@ -1,10 +1,9 @@
-"""The law of a sample's trains at some elements: the templates that the kernels of `cpu` share.
+"""The law of a sample's trains at some elements: what the ways of the kernel of `cpu` share.
 
 Elements, here called lanes, lie side by side, so that every pass over them goes through wide registers: one applies the
 trains where the law lets all their pulses act at once (`merge`), and the rest follow pulse by pulse.
 
-Functions without a decorator are templates, see `specialised`. Arrays are indexed where they are, not sliced: each
-view of an array counts its references.
+Arrays are indexed where they are, not sliced: each view of an array counts its references.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ fast = njit(**FAST)
 BOTH = 2  # the side of a sample whose lanes go up and down
 
 
+@fast
 def apply(
     weights, params, k, m, own, side, ready, most, is_back, on, tile, i, place, law, k0, k1, hit, few_params
 ):  # fmt: skip
@@ -67,6 +67,7 @@ def apply(
     return ready
 
 
+@fast
 def _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1):
     """The first pulses, while at least every fifth lane takes one: all lanes at once; the next pulse's number."""
     for t in range(m):
@@ -113,6 +114,7 @@ def note(own, place, m, counts, moved):
                 moved[place[t]] = 1
 
 
+@fast
 def _make_ready(ready, side, is_long, params, k, m, own, law):
     """See to the parts of up (side 0) or down pulses; bits of ready: C, S and DW are there, and (4 <<) the rest."""
     if not ready & (1 << side):

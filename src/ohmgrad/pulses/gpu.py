@@ -113,7 +113,7 @@ def _train(settings: PulsedUpdate) -> tuple[int, tuple[Any, ...]]:
 def _device(device: Device, params: Params, settings: PulsedUpdate, like: Tensor) -> tuple[tuple[Any, ...], ...]:
     """What `rows` takes of a device: its parameters, and the constants that say what they are."""
     family = type(device)
-    held = {k: (len(v) - 1, *v) if k in family.tables else v for k, v in params.items()}  # see `interpolate`
+    held = {k: (len(v) - 1, *v, v[-1]) if k in family.tables else v for k, v in params.items()}  # see `interpolate`
     given = {k: torch.as_tensor(v, dtype=like.dtype, device=like.device).contiguous() for k, v in held.items()}
     names = response_arguments(family)
     tables = tuple(given[k] for k in names if k in family.tables)

@@ -78,8 +78,8 @@ def rows(
     sigma = tl.load(numbers + 1).to(state.dtype)
     low, high = _load(w_min, near, state, PLANES, 0), _load(w_max, near, state, PLANES, 1)
     up_dw, down_dw = _load(dw_up, near, state, PLANES, 2), _load(dw_down, near, state, PLANES, 3)
-    first = _load_all(before, near, state, PLANES, 4)
-    last = _load_all(after, near, state, PLANES, 4 + len(before)) + tables
+    first = _load_all(before, near, PLANES, 4)
+    last = _load_all(after, near, PLANES, 4 + len(before)) + tables
     up_part, down_part = (state, state, state, state), (state, state, state, state)
     if IS_AFFINE:
         up_part = _affine(RESPONSE, True, up_dw, first, last, HAS_STEP, sigma, IS_MERGED)
@@ -184,19 +184,25 @@ def _affine(
 
 @jit
 def _load(plane, at, like, PLANES: tl.constexpr, k: tl.constexpr):
-    """A block of a plane, or its one number."""
+    """A block of a plane, or of its one number."""
+    return tl.zeros_like(like) + _load_as_is(plane, at, PLANES, k)
+
+
+@jit
+def _load_as_is(plane, at, PLANES: tl.constexpr, k: tl.constexpr):
+    """A block of a plane, or its one number, which takes one register."""
     if (PLANES >> k) & 1:
         value = tl.load(plane + at)
     else:
-        value = tl.zeros_like(like) + tl.load(plane)
+        value = tl.load(plane)
     return value
 
 
 @jit
-def _load_all(planes, at, like, PLANES: tl.constexpr, first: tl.constexpr):
+def _load_all(planes, at, PLANES: tl.constexpr, first: tl.constexpr):
     values = ()
     for k in tl.static_range(len(planes)):
-        values = values + (_load(planes[k], at, like, PLANES, first + k),)  # noqa: RUF005  # no stars in Triton
+        values = values + (_load_as_is(planes[k], at, PLANES, first + k),)  # noqa: RUF005  # no stars in Triton
     return values
 
 

@@ -66,12 +66,12 @@ def power(a, b):
 
 @jit
 def interpolate(table, x):
-    """Of a table in memory that begins with its length - 1."""
+    """Of a table in memory that begins with its length - 1 and has its last number twice: none lacks a next one."""
     last = tl.load(table)
     y = tl.minimum(tl.maximum(x * last, 0.0), last)
     i = tl.minimum(tl.maximum(y.to(tl.int32), 0), tl.maximum(last - 1.0, 0.0).to(tl.int32))
     a = tl.load(table + 1 + i)
-    b = tl.load(table + 1 + tl.minimum(i + 1, last.to(tl.int32)))
+    b = tl.load(table + 2 + i)
     return a + (y - i.to(y.dtype)) * (b - a)
 
 
