@@ -61,7 +61,8 @@ def power(a, b):
     """exp2(b log2 a), to some ulps: Triton has no power that its interpreter knows."""
     is_plain = a > 0.0
     value = tl.exp2(b * tl.log2(tl.where(is_plain, a, 1.0)))
-    return tl.where(is_plain | (b == 0.0), value, tl.where(b > 0.0, 0.0, float("inf")))
+    end = tl.where(b == 0.0, 1.0, tl.where(b > 0.0, 0.0, float("inf")))
+    return tl.where(is_plain, value, end)
 
 
 @jit
