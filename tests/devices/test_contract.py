@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from contracts.device import CASES, Case, DeviceContract, cases_of, geometric
+from contracts.device import DeviceContract
+from contracts.device_cases import CASES, Case, cases_of, geometric
 from ohmgrad import Crossbar, PulsedUpdate
 from ohmgrad.devices import DEVICES, Device
 
@@ -15,7 +16,7 @@ from ohmgrad.devices import DEVICES, Device
 def case(request) -> Case:
     """One case; none fails, so that no family goes untested."""
     if request.param is None:
-        pytest.fail("this family of DEVICES has no closed form in tests/contracts/device.py")
+        pytest.fail("this family of DEVICES has no closed form in tests/contracts/device_cases.py")
     return request.param
 
 
