@@ -1,6 +1,7 @@
 """README.md and CONTRIBUTING.md hold what they promise: Python runs, commands parse, links lead on."""
 
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -8,13 +9,14 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogOptimizer, Crossbar, Dense, cli, convert
-from ohmgrad.devices import SoftBounds
+from ohmgrad.devices import SoftBounds, catalog
 from ohmgrad.experiments.train_settings import from_tables
 from ohmgrad.periphery import DEFAULT
 from ohmgrad.theory import balanced_gradient
@@ -60,6 +62,34 @@ def test_commands_of_the_readme_are_understood(command, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == "ohmgrad: all options were understood\n"
+
+
+def small(command: str) -> str:
+    """The same command on fewer families and a smaller network."""
+    fit, train = "--family constant-step,soft-bounds", "--epochs 1 --hidden 4 --batch-size 200 --seeds 1"
+    return f"{command} {fit if ' device fit ' in command else train if ' compare ' in command else ''}"
+
+
+def test_the_tutorial_leads_from_a_measurement_to_a_trained_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    n, noise = np.arange(60), np.random.default_rng(0).normal(size=(2, 60))
+    # Soft bounds: each pulse goes 6 % of the way to the bound.
+    up, down = (sign * (1.0 - 1.9 * 0.94**n) + 0.01 * z for sign, z in zip((1.0, -1.0), noise, strict=True))
+    rows = [f"{a:.5f},{b:.5f}" for a, b in zip(50.0 + 30.0 * up, 50.0 + 30.0 * down, strict=True)]
+    (tmp_path / "measured.csv").write_text("\n".join(["up (uS),down (uS)", *rows]))
+    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
+    assert len(lines) == 5 and sum(" device fit " in line or " compare " in line for line in lines) == 2
+    threads = torch.get_num_threads()
+    for line in lines:
+        monkeypatch.setattr(sys, "argv", shlex.split(small(line)))
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert (end.value.code, capsys.readouterr().err) == (0, "")
+    torch.set_num_threads(threads)
+    device = catalog.find("fit/device.toml")
+    assert isinstance(device, SoftBounds) and device.dw_min / device.w_max == pytest.approx(0.06, rel=0.1)
+    settings = json.loads((tmp_path / "trained/results.json").read_text())["settings"]
+    assert settings["device_model"] == "fit/device.toml" and settings["device"]["dw_min"] == device.dw_min
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

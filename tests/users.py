@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
-from ohmgrad.devices import Device, ExpStep, LogDomain, PiecewiseStep, PowerResponse, PowStep, PowStepReference
+from ohmgrad.devices import (
+    Device,
+    ExpStep,
+    LogDomain,
+    LookUpTable,
+    PiecewiseStep,
+    PowerResponse,
+    PowStep,
+    PowStepReference,
+)
 from ohmgrad.vocabulary import exp, power, where
 
 SPREAD = {"w_max_dtod": 0.3, "w_min_dtod": 0.3, "dw_min_dtod": 0.3, "up_down_dtod": 0.05}
@@ -14,6 +23,12 @@ TELLING = {
     PowStepReference: {"gamma": 1.7, "gamma_up_down": 0.2, "subtract_symmetry_point": True},
     PowerResponse: {"gamma": 1.7, "gamma_up_down_dtod": 0.2},
     PiecewiseStep: {"nodes_up": (2.0, 1.5, 0.5, 0.2), "nodes_down": (0.1, 1.0, 1.5, 1.0)},
+    LookUpTable: {
+        "step_up": (2.0, 1.5, 0.5),
+        "step_down": (0.1, 1.0, 1.5),
+        "noise_up": (1.0, 2.0, 0.5),
+        "noise_down": (0.5, 1.0, 1.5),
+    },
     LogDomain: {"exponent": 0.7},
 }
 

@@ -20,6 +20,7 @@ from ohmgrad.devices import (
     Ideal,
     LinearStep,
     LogDomain,
+    LookUpTable,
     PiecewiseStep,
     PowerResponse,
     PowStep,
@@ -266,6 +267,22 @@ CASES: dict[type[Device], list[Case]] = {
             PiecewiseStep(dw_min=0.005, nodes_up=(2.5, 2.0, 1.0), nodes_down=(1.0, 2.0, 3.0)),
             repeated(roof, 0.01, -1.0, 1.0),
             roof,
+            symmetric_point=0.0,
+            n_states=200.0,
+        ),
+    ],
+    LookUpTable: [
+        # As the piecewise step's.
+        Case(
+            LookUpTable(
+                dw_min=0.01,
+                step_up=(2.0, 1.0, 0.0),
+                step_down=(0.0, 1.0, 2.0),
+                noise_up=(1.0,) * 3,
+                noise_down=(1.0,) * 3,
+            ),
+            geometric(0.01, 0.01, 1.0, -1.0, -1.0, 1.0),
+            lambda w, up: 1.0 - w if up else 1.0 + w,
             symmetric_point=0.0,
             n_states=200.0,
         ),

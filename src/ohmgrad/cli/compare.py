@@ -43,7 +43,9 @@ def _help(text: str, name: str) -> str:
 def compare(
     data: Annotated[str, Option(help=f"Data set: {', '.join(DATASETS)}.")] = "digits",
     data_dir: Annotated[Path | None, Option(help="Directory of the data files; else OHMGRAD_DATA.")] = None,
-    device_model: Annotated[str, Option(help=f"Device: {', '.join(catalog.names())}.")] = "aihwkit-soft-bounds",
+    device_model: Annotated[
+        str, Option(help="Device: a name that `ohmgrad device list` shows, or a file, device.toml.")
+    ] = "aihwkit-soft-bounds",
     tau: Annotated[float | None, Option(help="Bounds of the device at -tau and tau.")] = None,
     w_min: Annotated[float | None, Option(help="Lower bound of the device.")] = None,
     w_max: Annotated[float | None, Option(help="Upper bound of the device.")] = None,

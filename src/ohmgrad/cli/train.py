@@ -27,12 +27,15 @@ def train(
         Path, Argument(metavar="CONFIG.toml", help=f"Its sections: {', '.join(train_settings.SECTIONS)}.")
     ],
     out: Annotated[Path, Option(help="Directory of checkpoint, metrics and results.")] = Path("train"),
+    device_model: Annotated[
+        str | None, Option(help="Device in place of that in [device]: a name or a file, device.toml.")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint in --out, if there is one.")] = False,
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
     data_dir: Annotated[Path | None, Option(help="Directory of the data files; else data.dir or OHMGRAD_DATA.")] = None,
 ) -> None:
     """Train one network on one device by one algorithm, with checkpoints."""
-    settings = train_settings.read(config)
+    settings = train_settings.read(config, device_model)
     if device not in ("cpu", "cuda"):
         raise ValueError(f"--device needs cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():

@@ -5,5 +5,17 @@ from ohmgrad.crossbar.elements import Counters
 from ohmgrad.crossbar.grid import Grid, place
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.tile import Algorithm, Mapping, State, Tile
+from ohmgrad.crossbar.zero_shift import zero_shift
 
-__all__ = ["Algorithm", "Counters", "Crossbar", "Grid", "Mapping", "State", "Tile", "make_crossbar", "place"]
+__all__ = [
+    "Algorithm",
+    "Counters",
+    "Crossbar",
+    "Grid",
+    "Mapping",
+    "State",
+    "Tile",
+    "make_crossbar",
+    "place",
+    "zero_shift",
+]

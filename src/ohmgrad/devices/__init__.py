@@ -8,6 +8,7 @@ from ohmgrad.devices.exponential_response import ExponentialResponse
 from ohmgrad.devices.ideal import Ideal
 from ohmgrad.devices.linear_step import LinearStep
 from ohmgrad.devices.log_domain import LogDomain
+from ohmgrad.devices.look_up_table import LookUpTable
 from ohmgrad.devices.piecewise_step import PiecewiseStep
 from ohmgrad.devices.power_response import PowerResponse
 from ohmgrad.devices.power_step import PowStep
@@ -25,6 +26,7 @@ DEVICES: tuple[type[Device], ...] = (
     PowStep,
     PowStepReference,
     PiecewiseStep,
+    LookUpTable,
     PowerResponse,
     ExponentialResponse,
     LogDomain,
@@ -39,6 +41,7 @@ __all__ = [
     "Ideal",
     "LinearStep",
     "LogDomain",
+    "LookUpTable",
     "OneSidedCell",
     "PiecewiseStep",
     "PowStep",

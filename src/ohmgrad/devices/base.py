@@ -96,6 +96,8 @@ class Device:
     tables: ClassVar[tuple[str, ...]] = ()
     # Whether the response is affine in w; then the pulses of a train compose in closed form (ohmgrad.pulses.merge).
     is_affine: ClassVar[bool] = False
+    # Own numbers that a fit to measurements may change (ohmgrad.fitting), with their ranges; None: all, without limits.
+    fitted: ClassVar[Mapping[str, tuple[float, float]] | None] = None
     # Fields in which the devices of one crossbar, one for each replica, may not differ.
     shared: ClassVar[tuple[str, ...]] = ("dw_min_ctoc", "ctoc", "write_noise", "reset_std")
 

@@ -1,13 +1,21 @@
-"""Devices by name, for the command line: families, presets, and unit cells of presets."""
+"""Devices by name, for the command line: families, presets, unit cells of presets, and files.
+
+A file is TOML with a section [device]: `name`, of a family or preset, and those of its fields that differ, as
+`ohmgrad device fit` writes it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import inspect
+import json
 import math
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ohmgrad.devices import DEVICES
@@ -26,12 +34,17 @@ def names() -> tuple[str, ...]:
 
 
 def family_names() -> tuple[str, ...]:
-    """Names of the families alone.
+    """Names of the families alone, which stand for their devices with all defaults.
 
     >>> family_names()[0]
     'ideal'
     """
-    return tuple(_families())
+    return tuple(name_of(family) for family in DEVICES)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the devices from the literature."""
+    return tuple(_kebab(PRESETS))
 
 
 def cell_names() -> tuple[str, ...]:
@@ -44,7 +57,7 @@ def cell_names() -> tuple[str, ...]:
 
 
 def find(name: str, **fields: Any) -> Device:
-    """The device of that name, with some of its fields set.
+    """The device of that name, or in that file NAME.toml, with some of its fields set.
 
     Args:
         name: in any case, with hyphens, underscores or none. fields: of the device, or of a preset's own; `n_states`
@@ -52,13 +65,14 @@ def find(name: str, **fields: Any) -> Device:
 
     Raises:
         ValueError: no such device or field, or a value breaks the device's rule.
+        OSError: the file cannot be read.
 
     >>> find("SoftBounds", w_max=0.5).w_max
     0.5
     >>> find("reram-es", n_states=20).n_states
     20.0
     """
-    make = _pick(name, _devices(), "device")
+    make = partial(read, Path(name)) if is_file(name) else _pick(name, _devices(), "device")
     own = {} if isinstance(make, type) else inspect.signature(make).parameters  # a preset's
     given = {k: v for k, v in fields.items() if k in own}
     device = make(**given)
@@ -76,6 +90,64 @@ def find(name: str, **fields: Any) -> Device:
     if math.isinf(device.n_states):
         raise ValueError(f"{name} has no bounds, and so no n_states")
     return dataclasses.replace(device, dw_min=device.dw_min * device.n_states / n_states)
+
+
+def name_of(family: type[Device]) -> str:
+    """The family's name here.
+
+    >>> from ohmgrad.devices import SoftBounds
+    >>> name_of(SoftBounds)
+    'soft-bounds'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", family.__name__).lower()
+
+
+def is_file(name: str) -> bool:
+    """Whether `find` takes that name for a file's."""
+    return name.lower().endswith(".toml")
+
+
+def read(path: Path) -> Device:
+    """The device in a file.
+
+    Raises:
+        ValueError: it is no TOML, has no section [device] with a name, or holds no device; the message names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        table = tomllib.loads(path.read_bytes().decode()).get("device")
+        if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+            raise ValueError("it needs a section [device] with a name")
+        if is_file(table["name"]):
+            raise ValueError("device.name needs a family or a preset, not a file")
+        return find(**table)
+    except RecursionError:
+        raise ValueError(f"{path}: lists or tables lie too deep in one another") from None
+    except (ValueError, TypeError) as error:  # of TOML and of UTF-8 too
+        raise ValueError(f"{path}: {error}") from None
+
+
+def section(device: Device) -> str:
+    """The section [device] that `read` makes this device of.
+
+    >>> from ohmgrad.devices import SoftBounds
+    >>> print(section(SoftBounds(w_max=0.5)))
+    [device]
+    name = "soft-bounds"
+    w_min = -1.0
+    w_max = 0.5
+    dw_min = 0.001
+    """
+    lines = ["[device]", f"name = {json.dumps(name_of(type(device)))}"]
+    for field in dataclasses.fields(device):
+        value = getattr(device, field.name)
+        if field.name in ("w_min", "w_max", "dw_min") or value != field.default:
+            lines.append(f"{field.name} = {json.dumps(value) if isinstance(value, str | bool) else _toml(value)}")
+    return "\n".join(lines)
+
+
+def _toml(value: float | tuple[float, ...]) -> str:
+    return f"[{', '.join(map(repr, value))}]" if isinstance(value, tuple) else repr(float(value))
 
 
 def find_cell(name: str) -> Cell:
@@ -104,11 +176,7 @@ def _letters(name: str) -> str:
 
 
 def _devices() -> dict[str, Callable[..., Device]]:
-    return {**_families(), **_kebab(PRESETS)}
-
-
-def _families() -> dict[str, type[Device]]:
-    return {re.sub(r"(?<!^)(?=[A-Z])", "-", family.__name__).lower(): family for family in DEVICES}
+    return {**{name_of(family): family for family in DEVICES}, **_kebab(PRESETS)}
 
 
 def _cells() -> dict[str, Callable[[], Cell]]:

@@ -10,8 +10,9 @@ With a = 1/2, b = 0, gammas g and A = exp(-g/2) on bounds +-tau these are the sa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ohmgrad.devices.base import Device
 from ohmgrad.vocabulary import absolute, exp, maximum, minimum, where
@@ -39,6 +40,13 @@ class ExpStep(Device):
     noise_slope: float = 0.0
     ctoc: Literal["multiplicative", "additive", "own"] = "own"
     granularity_from: Literal["down", "mean"] = "down"
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "A_up": (-math.inf, 1.0),
+        "A_down": (-math.inf, 1.0),
+        "gamma_up": (0.0, math.inf),
+        "gamma_down": (0.0, math.inf),
+    }  # a and b only rename these
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,8 +8,9 @@ form with a positive dw_min: there the exponential is taken away from a constant
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class ExponentialResponse(Device):
     gamma_down: float = 2.0
     gamma_up_dtod: float = 0.0
     gamma_down_dtod: float = 0.0
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma_up": (1e-3, 50.0), "gamma_down": (1e-3, 50.0)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

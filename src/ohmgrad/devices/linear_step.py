@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,6 +44,7 @@ class LinearStep(Device):
                 raise ValueError(f"LinearStep needs {name} >= 0, got {getattr(self, name)}")
 
     is_affine: ClassVar[bool] = True
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma_up": (0.0, math.inf), "gamma_down": (0.0, math.inf)}
 
     @staticmethod
     def response(w, up, dw_min, slope_up, slope_down):

@@ -13,8 +13,10 @@ so there is no symmetric point; for p = 1 an up and a down pulse cancel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +41,8 @@ class LogDomain(Device):
     dw_min_log_normal: bool = True
     exponent: float = 1.0
     reference: float = 1.0
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {"exponent": (0.0, 1.0), "reference": (0.0, math.inf)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,6 +24,11 @@ class PiecewiseStep(Device):
     nodes_down: tuple[float, ...] = (1.0,)
 
     tables: ClassVar[tuple[str, ...]] = ("nodes_up", "nodes_down")
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "nodes_up": (0.0, math.inf),
+        "nodes_down": (0.0, math.inf),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

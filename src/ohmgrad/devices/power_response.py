@@ -7,8 +7,10 @@ so q(0) = 1 and the symmetric point is 0; gamma = 1 gives soft bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,6 +31,8 @@ class PowerResponse(Device):
     gamma_up_down: float = 0.0
     gamma_dtod: float = 0.0
     gamma_up_down_dtod: float = 0.0
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.0, math.inf)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,8 +8,10 @@ of 2^gamma times as much, on bounds +-tau.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,6 +33,8 @@ class PowStep(Device):
     gamma_up_down: float = 0.0
     gamma_dtod: float = 0.0
     gamma_up_down_dtod: float = 0.0
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.0, math.inf), "gamma_up_down": (-1.0, 1.0)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,8 @@ that is, the response of `PowStep` between the bounds that the weight sees, b_mi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,6 +47,8 @@ class PowStepReference(Device):
 
     response: ClassVar[Callable[..., Any]] = PowStep.response
     shared: ClassVar[tuple[str, ...]] = (*Device.shared, "subtract_symmetry_point")
+
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.0, math.inf), "gamma_up_down": (-1.0, 1.0)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

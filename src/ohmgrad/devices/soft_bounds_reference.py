@@ -13,7 +13,7 @@ which the reference can take away: then every element's symmetric point is w = 0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -50,6 +50,7 @@ class SoftBoundsReference(Device):
         self.need_finite_bounds()
 
     is_affine: ClassVar[bool] = True
+    fitted: ClassVar[Mapping[str, tuple[float, float]]] = {}  # a mean reference only moves bounds and steps
     shared: ClassVar[tuple[str, ...]] = (*Device.shared, "subtract_symmetry_point")
 
     @staticmethod

@@ -2,7 +2,7 @@
 
     [data]       name, dir
     [model]      kind and its fields (experiments/networks.py)
-    [device]     name (devices/catalog.py) and its fields
+    [device]     name (devices/catalog.py), which may be a file of a device, NAME.toml, and its fields
     [algorithm]  name (algorithms/) and its fields
     [periphery]  name of a set of converters (ideal, default, preset, standard), and fields, of both directions
     [mapping]    digital scales and the largest size of a crossbar (crossbar/tile.py)
@@ -266,8 +266,8 @@ PLAIN = {"data": DataSettings, "mapping": WeightMapping, "train": LoopSettings}
 MAY_BE_ABSENT = ("periphery", "mapping", "update", "schedule")
 
 
-def read(path: Path) -> TrainSettings:
-    """The settings in that TOML file.
+def read(path: Path, device_model: str | None = None) -> TrainSettings:
+    """The settings in that TOML file; device_model: a name or file that stands for its section [device].
 
     Raises:
         ValueError: it is no TOML, or a section, key or value breaks its rule; the message names file and section.key.
@@ -275,7 +275,8 @@ def read(path: Path) -> TrainSettings:
     """
     content = path.read_bytes()
     try:
-        return from_tables(tomllib.loads(content.decode()))
+        tables = tomllib.loads(content.decode())
+        return from_tables(tables if device_model is None else {**tables, "device": {"name": device_model}})
     except RecursionError:
         raise ValueError(f"{path}: lists or tables lie too deep in one another") from None
     except ValueError as error:  # of TOML and of UTF-8 too
@@ -297,6 +298,8 @@ def from_tables(tables: Mapping[str, Any]) -> TrainSettings:
         table = tables.get(section, {})
         if section in PICKS:
             key, families, default = PICKS[section]
+            if section == "device" and isinstance(name := table.get(key), str) and catalog.is_file(name):
+                families = {name: catalog.find(name)}
             of = chosen(table, section, key, families, default)
             parts[section] = build(of, {k: v for k, v in table.items() if k != key}, section)
         else:

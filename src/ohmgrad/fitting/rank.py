@@ -1,0 +1,123 @@
+"""Which family describes readings best: by what it says of readings that it has not seen.
+
+Every family is fitted with each kind of noise it knows, and the likelier kind goes on. Then a fifth of the readings is
+held out in turn (`readings.groups`), the family is fitted to the rest, and two figures are taken of what was held out:
+
+* score: mean logarithm of the density of a reading, in units of w, given all readings before it;
+* error: root mean square of reading minus the family's ramp, which sees no reading of the group that it runs through.
+
+Families are in the order of their score. The choice is the one with fewest free parameters among those whose score is
+within one standard error of the best (Breiman et al. 1984, sec. 3.4.3), or that lack less than one unit of logarithm in
+all for each parameter fewer (Akaike 1974): a family that contains another says as much of readings that the other
+explains, and only costs more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ohmgrad.devices.base import Device
+from ohmgrad.fitting.filter import predict
+from ohmgrad.fitting.fit import Fit, fit, log_terms
+from ohmgrad.fitting.readings import FOLDS, Readings, groups
+
+HALF_LOG = 0.5 * math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A family, fitted to all readings of each device and held against those held out.
+
+    fits: one for each device. score, error: as the module has them. score_se: standard error of the score below the
+    best one's. by_group: sums of the score, by group and device; what score_se comes from.
+    """
+
+    fits: tuple[Fit, ...]
+    score: float
+    error: float
+    by_group: np.ndarray
+    score_se: float = 0.0
+    is_chosen: bool = False
+
+    @property
+    def family(self) -> type[Device]:
+        """Of the device."""
+        return type(self.fits[0].device)
+
+
+def rank(
+    families: Sequence[Device], devices: Sequence[Readings], on_family: Callable[[str], None] | None = None
+) -> tuple[list[Ranked], dict[str, str]]:
+    """The families in the order of their score, the chosen one marked, and why others could not be fitted.
+
+    Args:
+        families: a device of each, whose fields that are not fitted are kept.
+        devices: readings of each device; it is fitted by itself.
+        on_family: called with each family's name when it begins.
+    """
+    found, failed = [], {}
+    for base in families:
+        name = type(base).__name__
+        if on_family:
+            on_family(name)
+        try:
+            found.append(_ranked(base, devices))
+        except (ValueError, np.linalg.LinAlgError) as error:
+            failed[name] = str(error)
+    if not found:
+        raise ValueError(f"no family can be fitted: {'; '.join(failed.values())}")
+    found.sort(key=lambda r: -round(r.score, 6))  # families that coincide stay in their order
+    best, n = found[0], sum(int(d.is_scored.sum()) for d in devices)
+    rows = [dataclasses.replace(r, score_se=_standard_error(best.by_group - r.by_group) / n) for r in found]
+    n_free = best.fits[0].n_free
+    as_good = [r for r in rows if best.score - r.score <= max(r.score_se, (n_free - r.fits[0].n_free) / n)]
+    chosen = min(as_good, key=lambda r: r.fits[0].n_free)
+    return [dataclasses.replace(r, is_chosen=r is chosen) for r in rows], failed
+
+
+def _ranked(base: Device, devices: Sequence[Readings]) -> Ranked:
+    fits = _likeliest(base, devices)
+    sums, squares, n = [], 0.0, 0
+    for one, readings in zip(fits, devices, strict=True):
+        by_group, errors = held_out(one, readings)
+        sums.append(by_group)
+        squares, n = squares + float((errors**2).sum()), n + len(errors)
+    by_group = np.concatenate(sums)
+    return Ranked(tuple(fits), float(by_group.sum()) / n, math.sqrt(squares / n), by_group)
+
+
+def _likeliest(base: Device, devices: Sequence[Readings]) -> list[Fit]:
+    """Fits with the likelier kind of noise; that of the family's own, where it is the default."""
+    first = [fit(base, r) for r in devices]
+    if base.ctoc == "own":
+        return first
+    other = "additive" if base.ctoc == "multiplicative" else "multiplicative"
+    starts = [[dataclasses.replace(f.device, ctoc=other)] for f in first]
+    second = [fit(start[0], r, start) for start, r in zip(starts, devices, strict=True)]
+    return max(first, second, key=lambda fits: sum(f.log_likelihood for f in fits))
+
+
+def held_out(found: Fit, readings: Readings) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the score by group, and the errors of all readings held out, fold by fold."""
+    group, scored = groups(readings), readings.is_scored
+    sums, errors = np.zeros(group.max() + 1), []
+    for k in range(FOLDS):
+        out = (group % FOLDS == k) & scored
+        if not out.any() or out.sum() == scored.sum():
+            continue
+        rest = readings.without(out)
+        device = fit(found.device, rest, start=[found.device]).device
+        terms = log_terms(predict(device, readings), readings, out) - HALF_LOG
+        sums += np.bincount(group[out], terms, len(sums))
+        errors.append(readings.y[out] - predict(device, rest).mean[out])
+    return sums, np.concatenate(errors)
+
+
+def _standard_error(differences: np.ndarray) -> float:
+    """Of the sum of these, one for each group."""
+    return float(differences.std(ddof=1) * math.sqrt(len(differences))) if len(differences) > 1 else 0.0

@@ -1,0 +1,219 @@
+"""Fits recover what ramps were made with, and say how well; the right family is found; spreads between devices."""
+
+import dataclasses
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from chance import assert_counts
+from ohmgrad import Crossbar, ExpectedUpdate
+from ohmgrad.devices import (
+    DEVICES,
+    ConstantStep,
+    Device,
+    ExponentialResponse,
+    ExpStep,
+    Ideal,
+    LinearStep,
+    LogDomain,
+    LookUpTable,
+    PiecewiseStep,
+    PowerResponse,
+    PowStep,
+    PowStepReference,
+    SoftBounds,
+    SoftBoundsReference,
+)
+from ohmgrad.fitting.filter import predict
+from ohmgrad.fitting.fit import Fit, fit
+from ohmgrad.fitting.rank import rank
+from ohmgrad.fitting.readings import Readings
+from ohmgrad.fitting.spread import make_of
+from users import Bent
+
+COMMON = {"w_max": 0.9, "w_min": -1.0, "dw_min": 0.02, "up_down": 0.15, "dw_min_ctoc": 0.3, "write_noise": 0.5}
+RISING, FALLING = (0.3, 0.9, 1.1, 1.4), (1.5, 1.0, 1.2, 0.4)
+TRUE: dict[type[Device], Device] = {
+    type(device): device
+    for device in (
+        ConstantStep(**COMMON),
+        LinearStep(**COMMON, gamma_up=0.4, gamma_down=0.25),
+        SoftBounds(**COMMON),
+        SoftBoundsReference(**COMMON),
+        # The papers' saturating exponentials, a little apart.
+        ExpStep(**COMMON, a=0.5, b=0.0, A_up=0.2, A_down=0.1, gamma_up=3.0, gamma_down=4.0),
+        PowStep(**{**COMMON, "dw_min": 0.06}, gamma=1.5, gamma_up_down=0.2),
+        PowStepReference(**{**COMMON, "dw_min": 0.06}, gamma=1.5, gamma_up_down=0.2),
+        PowerResponse(**COMMON, gamma=1.5),
+        ExponentialResponse(**COMMON, gamma_up=1.0, gamma_down=2.0),
+        LogDomain(**{**COMMON, "w_min": -0.9}, exponent=0.7, reference=1.3),
+        PiecewiseStep(**COMMON, nodes_up=FALLING, nodes_down=RISING),
+        LookUpTable(
+            **COMMON, step_up=FALLING, step_down=RISING, noise_up=(2.0, 1.0, 1.0, 1.5), noise_down=(1.0, 1.0, 2.0, 0.5)
+        ),
+    )
+}
+
+
+def test_every_family_is_recovered():
+    assert set(TRUE) == set(DEVICES) - {Ideal}  # which has no bounds: no measured device is one
+
+
+def ramps(device: Device, n_ramps: int, n_pulses: int, seed: int, *, is_make: bool = False) -> list[Readings]:
+    """Ramps up and down in turn, from near the other bound, one pulse at a time with all its noise.
+
+    is_make: each pair of ramps is another device of the make; else one device takes them all, end to end.
+    """
+    ends = (0.95 * device.w_min, 0.95 * device.w_max)
+    n_devices = n_ramps // 2 if is_make else n_ramps
+    own = device if is_make else dataclasses.replace(device, **{f"{k}_dtod": 0.0 for k in ("dw_min", "w_max", "w_min")})
+    taken = []
+    for up in (True, False) if is_make else (None,):
+        ups = torch.arange(n_devices) % 2 == 0 if up is None else torch.full((n_devices,), up)
+        # The same seed: the same devices, whose noise goes on with the cycles.
+        bar = Crossbar((1, n_devices), device=own, update=ExpectedUpdate(noise=True), seed=seed, dtype=torch.float64)
+        bar.cycles += 0 if up is not False else 10_000
+        bar.set_weight(torch.where(ups, *ends).double()[None])
+        states = [bar.weight[0].clone()]
+        for _ in range(n_pulses):
+            bar.pulse(torch.where(ups, 1.0, -1.0).double()[None], -torch.ones(1, 1).double(), lr=own.granularity)
+            states.append(bar.weight[0].clone())
+        taken.append((torch.stack(states).numpy(), ups.numpy()))
+    y = np.stack([states for states, _ in taken], 1)  # (pulses, kinds, devices)
+    up = np.broadcast_to(np.stack([ups for _, ups in taken]), y.shape)
+    first = np.broadcast_to(np.arange(len(y))[:, None, None] == 0, y.shape)
+    parts = [[np.ascontiguousarray(a[:, :, k].T).ravel() for a in (y, up, first)] for k in range(n_devices)]
+    if is_make:
+        return [Readings(*part) for part in parts]
+    return [Readings(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))]
+
+
+def refit(true: Device, readings: Readings) -> Fit:
+    """The family, which knows the grid of its tables and what its kind of noise is, and no more."""
+    kept = {"ctoc": true.ctoc} | ({"a": true.a, "b": true.b} if isinstance(true, ExpStep) else {})
+    if not type(true).tables:
+        return fit(type(true)(**kept), readings)
+    flat = dataclasses.replace(true, **{name: (1.0,) * 4 for name in type(true).tables})
+    return fit(flat, readings, [flat])
+
+
+def deviations(true: Device, found: Fit) -> dict[str, float]:
+    """Estimates less the truth, in standard errors."""
+
+    def number(device: Device, name: str) -> float:
+        field, _, index = name.rstrip("]").partition("[")
+        value = getattr(device, field)
+        return value[int(index)] if index else value
+
+    names = [name for name in found.errors if name not in ("dw_up", "dw_down")]
+    return {name: (number(found.device, name) - number(true, name)) / found.errors[name] for name in names}
+
+
+def assert_normal(z: np.ndarray) -> None:
+    """Deviations are as standard errors say: within 3 of them, but for the share that a normal law puts beyond.
+
+    Taken as independent, 1e-6 for each of the three, whatever their number; parameters of one fit are correlated.
+    """
+    assert np.isfinite(z).all()
+    assert_counts((np.abs(z) > 3.0).sum(), z.size, 2.0 * stats.norm.sf(3.0))
+    assert np.abs(z).max() < stats.norm.isf(5e-7 / z.size)
+    # Errors stated half or twice as large as they are: from 60 deviations on.
+    assert stats.chi2.ppf(5e-7, z.size) < (z**2).sum() < stats.chi2.isf(5e-7, z.size)
+
+
+@pytest.mark.parametrize("family", [SoftBounds, LookUpTable])
+def test_parameters_are_recovered(family):
+    true = TRUE[family]
+    z = deviations(true, refit(true, ramps(true, 20, 200, seed=7)[0]))
+    assert_normal(np.array(list(z.values())))
+
+
+@pytest.mark.slow
+def test_parameters_of_every_family_are_recovered():
+    """20 ramps each, three seeds: some 330 deviations, of which one is expected beyond 3 standard errors."""
+    z = [
+        list(deviations(true, refit(true, ramps(true, 20, 300, seed=100 * seed + k)[0])).values())
+        for seed in range(3)
+        for k, true in enumerate(TRUE.values())
+    ]
+    assert_normal(np.concatenate(z))
+
+
+def test_a_family_of_a_users_own_is_fitted_by_its_response_alone():
+    true = Bent(**COMMON, steepness=0.8, steepness_dtod=0.0)
+    z = deviations(true, fit(Bent(steepness_dtod=0.0), ramps(true, 20, 150, seed=2)[0]))
+    assert "steepness" in z
+    assert_normal(np.array(list(z.values())))
+
+
+@cache
+def law(family: type[Device]) -> str:
+    """Families that coincide at their mean device have one law: a reference only moves bounds and steps."""
+    return {SoftBoundsReference: "SoftBounds", PowStepReference: "PowStep"}.get(family, family.__name__)
+
+
+def test_the_right_family_is_chosen():
+    true = TRUE[LinearStep]
+    rows, failed = rank([ConstantStep(), LinearStep(), SoftBounds()], ramps(true, 20, 150, seed=3))
+    assert not failed and [r.family for r in rows if r.is_chosen] == [LinearStep]
+    # Held out, an unbiased description errs by its noise alone: of the reading (0.01) and, along a ramp, of steps.
+    assert rows[0].error < 0.05 < rows[-1].error
+
+
+# Not the tables: those that are fitted end where readings end, and not where the true ones do.
+RANKED = [ConstantStep, LinearStep, SoftBounds, ExpStep, PowStep, ExponentialResponse, LogDomain]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", RANKED)
+def test_the_right_family_is_chosen_in_9_of_10(family):
+    """Against all others; `PowerResponse` is `PowStep` with equal exponents, and coincides where those are."""
+    bases = [f() for f in DEVICES if f is not Ideal]
+    bases = [dataclasses.replace(b, **{name: (1.0,) * 4 for name in type(b).tables}) for b in bases]
+    chosen = []
+    for seed in range(10):
+        rows, _ = rank(bases, ramps(TRUE[family], 20, 150, seed))
+        chosen.append(next(law(r.family) for r in rows if r.is_chosen))
+    assert chosen.count(law(family)) >= 9, chosen
+
+
+def test_spread_between_devices():
+    """30 devices with 10 % spread of steps and 5 % of bounds, an up and a down ramp of each: sees a spread 60 % off."""
+    spread = {"dw_min_dtod": 0.1, "w_max_dtod": 0.05, "w_min_dtod": 0.05}
+    true = SoftBounds(**{**COMMON, "dw_min_ctoc": 0.1, "write_noise": 0.2}, **spread)
+    make, errors = make_of([fit(SoftBounds(), r) for r in ramps(true, 60, 150, seed=5, is_make=True)])
+    z = {
+        name: (getattr(make, name) - getattr(true, name)) / errors[name]
+        for name in (*spread, "dw_min", "w_max", "w_min")
+    }
+    assert max(map(abs, z.values())) < stats.norm.isf(5e-7 / len(z)), z
+    assert all(errors[name] < 0.3 * getattr(true, name) for name in spread)
+
+
+def test_what_estimates_err_by_is_no_spread(rng):
+    """Devices 0.1 apart, each known to 0.2 only: 5,000 of them show a spread that is 20 % off."""
+    one = fit(ConstantStep(), ramps(ConstantStep(**COMMON), 2, 30, seed=0)[0])
+    estimates = 1.0 + rng.normal(0.0, math.hypot(0.1, 0.2), 5_000)
+    errors = {**one.errors, "w_max": 0.2}
+    fits = [dataclasses.replace(one, device=ConstantStep(w_max=abs(w)), errors=errors) for w in estimates]
+    make, stated = make_of(fits)
+    assert abs(make.w_max_dtod - 0.1) < 4.9 * stated["w_max_dtod"] and stated["w_max_dtod"] < 0.006
+
+
+def test_the_filter_on_a_line_is_least_squares():
+    """No step noise: readings scatter about a line, whose slope is the step; by hand in closed form."""
+    rng = np.random.default_rng(0)
+    n, dw, s = 40, 0.01, 0.02
+    y = -0.5 + dw * np.arange(n) + s * rng.normal(size=n)
+    device = ConstantStep(dw_min=dw, write_noise=s / dw)
+    readings = Readings(y, np.ones(n, bool), np.arange(n) == 0)
+    p = predict(device, readings)
+    # Given k readings of one state each moved by dw, their mean is known to s^2 / k.
+    k = np.arange(1, n)
+    means = np.array([np.mean(y[:i] + dw * (i - np.arange(i))) for i in k])
+    np.testing.assert_allclose(p.mean[1:], means, rtol=1e-12)
+    np.testing.assert_allclose(p.variance[1:], s**2 * (1.0 + 1.0 / k), rtol=1e-12)
