@@ -12,15 +12,14 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_family import DW, FEW, LEFT, MOST, SORTED, UP, C, H, N, S, V
+from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, LEFT, MOST, SORTED, UP, C, H, K, N, S, V, Y
 from ohmgrad.pulses.cpu_trains import f32, inline, u32
 from ohmgrad.pulses.numba_target import FAST, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
-inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
-    retarget(getattr(merge, name), NUMBA)
-    for name in ("inverse", "rate", "longest", "multiplicative", "additive", "is_mergeable", "pulse")
+parts, multiplicative, additive, is_mergeable, one_pulse = (
+    retarget(getattr(merge, name), NUMBA) for name in ("parts", "multiplicative", "additive", "is_mergeable", "pulse")
 )
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 fast = njit(**FAST)
@@ -44,7 +43,8 @@ def apply(
         if most == 1:
             _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1)
             return ready
-        most = _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1)
+        if not _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
+            return ready
     start = 0 if law[2] else _many(
         weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1
     )  # fmt: skip
@@ -128,52 +128,71 @@ def _make_ready(ready, side, is_long, params, k, m, own, law):
 def _long_parts(m, own, side, sigma):
     """What the law of trains needs to know of steps C + S w."""
     for t in range(m):
-        s = own[S + side, t]
-        v = inverse(s)
-        own[V + side, t], own[H + side, t], own[MOST + side, t] = v, rate(s), longest(s * v, sigma)
+        own[H + side, t], own[Y + side, t], own[V + side, t], own[K + side, t], own[MOST + side, t] = parts(
+            own[S + side, t], sigma
+        )
 
 
 @fast
 def _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
     """One pulse, where there is one."""
+    if law[1] == ADDITIVE:
+        _singles_of(True, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
+    else:
+        _singles_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
+
+
+@fast
+def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
+    """Trains at once, where the law allows; LEFT gets the pulses of the others; whether there are any."""
+    if law[1] == ADDITIVE:
+        return _trains_of(True, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
+    return _trains_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
+
+
+# Of a constant in the first place, so that no loop asks for the kind of noise.
+@inline
+def _singles_of(is_additive, weights, params, k, own, side, is_back, on, tile, i, place, m, sigma, k0, k1):
     c, s, dw, last = C + side, S + side, DW + side, on.shape[2] - 1
     if side != BOTH:
         for t in range(m):
             w, z = weights[k, 0, t], own.dtype.type(quick_normal(k0, k1, place[t]))
-            after = _one(w, own[c, t], own[s, t], own[dw, t], params[k, 0, t], params[k, 1, t], law, z)
+            after = _one(is_additive, w, own[c, t], own[s, t], own[dw, t], params[k, 0, t], params[k, 1, t], sigma, z)
             weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
         return
     for t in range(m):
         w, z = weights[k, 0, t], own.dtype.type(quick_normal(k0, k1, place[t]))
         up = is_back != (on[tile, i, last, t] == u32(2))
         after = _one(
-            w, _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t), params[k, 0, t], params[k, 1, t], law, z
-        )
+            is_additive, w, _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t), params[k, 0, t],
+            params[k, 1, t], sigma, z,
+        )  # fmt: skip
         weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
 
 
-@fast
-def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
-    """Trains at once, where the law allows; LEFT gets the pulses of the others; the most of those."""
-    most, c, s, dw, h, v, long = np.int32(0), C + side, S + side, DW + side, H + side, V + side, MOST + side
+@inline
+def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i, place, m, sigma, k0, k1):
+    some, c, s, dw = False, C + side, S + side, DW + side
+    h, y, v, kk, long = H + side, Y + side, V + side, K + side, MOST + side
     if side != BOTH:
         for t in range(m):
             z = own.dtype.type(quick_normal(k0, k1, place[t]))
-            weights[k, 0, t], own[LEFT, t] = _train(
-                weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[dw, t], own[h, t], own[v, t], own[long, t],
-                params[k, 0, t], params[k, 1, t], law, z,
+            weights[k, 0, t], own[LEFT, t], is_left = _train(
+                is_additive, weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[dw, t], own[h, t], own[y, t],
+                own[v, t], own[kk, t], own[long, t], params[k, 0, t], params[k, 1, t], sigma, z,
             )  # fmt: skip
-            most = max(most, np.int32(own[LEFT, t]))
-        return most
+            some |= is_left
+        return some
     last = on.shape[2] - 1
     for t in range(m):
         z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
-        weights[k, 0, t], own[LEFT, t] = _train(
-            weights[k, 0, t], own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t),
-            _of(up, own, H, t), _of(up, own, V, t), _of(up, own, MOST, t), params[k, 0, t], params[k, 1, t], law, z,
+        weights[k, 0, t], own[LEFT, t], is_left = _train(
+            is_additive, weights[k, 0, t], own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t),
+            _of(up, own, H, t), _of(up, own, Y, t), _of(up, own, V, t), _of(up, own, K, t), _of(up, own, MOST, t),
+            params[k, 0, t], params[k, 1, t], sigma, z,
         )  # fmt: skip
-        most = max(most, np.int32(own[LEFT, t]))
-    return most
+        some |= is_left
+    return some
 
 
 @inline
@@ -183,26 +202,22 @@ def _of(up, own, row, t):
 
 
 @inline
-def _one(w, c, s, dw, low, high, law, z):
+def _one(is_additive, w, c, s, dw, low, high, sigma, z):
     """The weight after one pulse."""
     change = c + s * w
-    return one_pulse(w, change, law[0] * (dw if law[1] else change), z, low, high)
+    return one_pulse(w, change, sigma * (dw if is_additive else change), z, low, high)
 
 
 @inline
-def _train(w, n, c, s, dw, h, v, longest_, low, high, law, z):
-    """The weight after a train of n pulses, and the pulses that are still to be applied one by one."""
-    if law[1]:
-        change, stray, spread = additive(w, n, c, s, h, dw, law[0], z)
+def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
+    """The weight after a train of n >= 0 pulses, the pulses that are left for one by one, whether there are any."""
+    if is_additive:
+        mean, change, spread = additive(w, n, c, s, h, y, sigma * dw, z)
     else:
-        change, stray, spread = multiplicative(w, n, c, s, h, v, law[0], z)
-    is_fine = is_mergeable(w, change, spread, n, longest_, low, high)
-    after = minimum(maximum(w + (change + stray), low), high)
-    one = _one(w, c, s, dw, low, high, law, z)
-    after = after if is_fine else w
-    return (after if n > f32(1.0) else (one if n > f32(0.0) else w)), (
-        n if (n > f32(1.0)) & (not is_fine) else f32(0.0)
-    )
+        mean, change, spread = multiplicative(w, n, c, s, h, y, v, k, sigma, z)
+    is_left = (n > f32(1.0)) & (not is_mergeable(w, mean, spread, n, most, low, high))
+    after = minimum(maximum(w + change, low), high)
+    return (w if is_left else after), (n if is_left else f32(0.0)), is_left
 
 
 @fast

@@ -82,19 +82,15 @@ def _merge(w: Tensor, n: Tensor, up: Tensor, device: Device, params: Params, key
     low, high, dw_up, dw_down = _planes(w, params)
     (c_up, s_up), (c_down, s_down) = _affine(device, params, w)
     c, s, sigma = torch.where(up, c_up, c_down), torch.where(up, s_up, s_down), device.dw_min_ctoc
-    v, m = merge.inverse(s), n.clamp(min=1).to(w.dtype)
+    (h, y, v, k, most), m = merge.parts(s, sigma), n.to(w.dtype)
     z, dw = random.quick_normal(*key, place).to(w.dtype), torch.where(up, dw_up, dw_down)
-    is_multiplicative = device.ctoc == "multiplicative"
-    if is_multiplicative:
-        change, stray, spread = merge.multiplicative(w, m, c, s, merge.rate(s), v, sigma, z)
+    if device.ctoc == "multiplicative":
+        mean, change, spread = merge.multiplicative(w, m, c, s, h, y, v, k, sigma, z)
     else:
-        change, stray, spread = merge.additive(w, m, c, s, merge.rate(s), dw, sigma, z)
-    is_merged = (n > 1) & merge.is_mergeable(w, change, spread, m, merge.longest(s * v, sigma), low, high)
-    one = c + s * w
-    single = merge.pulse(w, one, sigma * (one if is_multiplicative else dw), z, low, high)
-    after = torch.where(is_merged, torch.clamp(w + (change + stray), low, high), w)
-    w.copy_(torch.where(n == 1, single, after))
-    return is_merged | (n == 1)
+        mean, change, spread = merge.additive(w, m, c, s, h, y, sigma * dw, z)
+    is_merged = (n == 1) | (n > 1) & merge.is_mergeable(w, mean, spread, m, most, low, high)
+    w.copy_(torch.where(is_merged, torch.clamp(w + change, low, high), w))
+    return is_merged
 
 
 def _one_by_one(

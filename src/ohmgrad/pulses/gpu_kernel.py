@@ -19,9 +19,9 @@ from ohmgrad.pulses.triton_target import TRITON, jit, popcount
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, TRITON, words=True)
-inverse, rate, longest, multiplicative, additive, is_mergeable, one_pulse = (
+rate, longest, spread_of, multiplicative, additive, is_mergeable, one_pulse = (
     retarget(getattr(merge, name), TRITON)
-    for name in ("inverse", "rate", "longest", "multiplicative", "additive", "is_mergeable", "pulse")
+    for name in ("rate", "longest", "noise", "multiplicative", "additive", "is_mergeable", "pulse")
 )
 
 
@@ -102,18 +102,16 @@ def rows(
             c, s = tl.where(up, up_part[0], down_part[0]), tl.where(up, up_part[1], down_part[1])
             if IS_MERGED:
                 h, most = tl.where(up, up_part[2], down_part[2]), tl.where(up, up_part[3], down_part[3])
-                many = tl.maximum(n, 1).to(state.dtype)
+                y, many = h * s, n.to(state.dtype)
                 z = _normal(k0, k1, number, state, IS_NOISY)
-                one = c + s * state
                 if IS_ADDITIVE:
-                    change, noise, spread = additive(state, many, c, s, h, dw, sigma, z)
-                    single = one_pulse(state, one, sigma * dw, z, low, high)
+                    mean, change, spread = additive(state, many, c, s, h, y, sigma * dw, z)
                 else:
-                    change, noise, spread = multiplicative(state, many, c, s, h, inverse(s), sigma, z)
-                    single = one_pulse(state, one, sigma * one, z, low, high)
-                is_fine = (n < 2) | is_mergeable(state, change, spread, many, most, low, high)
-                settled = tl.minimum(tl.maximum(state + (change + noise), low), high)
-                state = tl.where(n == 1, single, tl.where(is_fine & (n > 1), settled, state))
+                    v, curvature = spread_of(s, sigma)
+                    mean, change, spread = multiplicative(state, many, c, s, h, y, v, curvature, sigma, z)
+                is_fine = (n < 2) | is_mergeable(state, mean, spread, many, most, low, high)
+                settled = tl.minimum(tl.maximum(state + change, low), high)
+                state = tl.where(is_fine & (n > 0), settled, state)
                 left = tl.where(is_fine, 0, n)
             n_left = tl.max(left)
             if n_left > 0:
@@ -178,7 +176,7 @@ def _affine(
     s = _step(RESPONSE, one, up, dw, first, last, HAS_STEP) - c
     part = c, s, c, s
     if IS_MERGED:
-        part = c, s, rate(s), longest(s * inverse(s), sigma)
+        part = c, s, rate(s), longest(s, sigma)
     return part
 
 
