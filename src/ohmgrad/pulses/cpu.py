@@ -5,11 +5,7 @@ Threads take rows; a row's weights stay in cache over a block of samples, and it
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -21,14 +17,12 @@ from torch import Tensor
 
 from ohmgrad import random
 from ohmgrad.devices.base import CTOC, Device, Params, response_arguments
-from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_trains, merge
+from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_team, cpu_trains, merge
 from ohmgrad.pulses.eager import need_finite
 from ohmgrad.pulses.numba_target import NUMBA, specialised
 from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
 from ohmgrad.vocabulary import fingerprint, retarget
 
-# Crosspoint-samples below which a second thread costs more than it brings: to wake it takes 0.1 ms.
-SMALL = 1_000_000
 # The way of every mini-batch, of `cpu_trains`; 0 for the cheapest.
 ALONG = 0
 # Most 32-bit words of line bits that are made at a time, by each thread.
@@ -87,13 +81,10 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             return sum(launch(x_, d_, lr, len(x_), cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
         call = (x.data_ptr(), d.data_ptr(), batch, lr, cycle, *into, *given)
-        if batch * n_devices <= SMALL or (n_threads := torch.get_num_threads()) == 1:
+        if batch * n_devices <= cpu_team.TINY or (n_threads := torch.get_num_threads()) == 1:
             n = kernel(0, 1, *call)
         else:
-            pool = _pool(n_threads - 1)
-            _keep_apart(pool)
-            others = [pool.submit(kernel, k, n_threads, *call) for k in range(1, n_threads)]
-            n = kernel(0, n_threads, *call) + sum(other.result() for other in others)
+            n = cpu_team.team(n_threads).run(kernel, batch * n_devices, *call)
         if n < 0:  # all threads have found it, and none has written
             need_finite(x, d)
         return n
@@ -104,24 +95,6 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
 
 def _crossed(plane: np.ndarray, shape: torch.Size) -> np.ndarray:
     return plane if plane.size == 1 else np.ascontiguousarray(plane.reshape(shape).T).reshape(-1)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="ohmgrad")
-
-
-def _keep_apart(pool: ThreadPoolExecutor) -> None:
-    """Bar the pool from the processor that this thread runs on, where Linux often puts threads that it wakes."""
-    if (get_cpu := _get_cpu()) and (others := os.sched_getaffinity(0) - {get_cpu()}):
-        for thread in pool._threads:
-            if thread.native_id:  # it has begun
-                os.sched_setaffinity(thread.native_id, others)
-
-
-@cache
-def _get_cpu() -> Callable[[], int] | None:
-    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
 
 
 @cache

@@ -14,8 +14,9 @@ Where a train may come near a hard bound, where n |S / (1 + S)| > 1/5 (the serie
 terms left out), its pulses are applied one by one instead. The choice depends on the state and the number of pulses,
 never on the noise. A train of one pulse is that pulse, to the bit.
 
-Products and comparisons limit the kernels' speed, so that what does not depend on w and n is made beforehand (`parts`). No sum here has two
-products to choose from: a compiler that fuses one of them would round the same train in two ways.
+Products and comparisons limit the kernels' speed, so that what does not depend on w and n is made beforehand
+(`parts`). No sum here has two products to choose from: a compiler that fuses one of them would round the same train in
+two ways.
 """
 
 from __future__ import annotations

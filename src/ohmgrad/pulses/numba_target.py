@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import math
 import os
+import platform
 import shutil
 import tempfile
 import types
@@ -103,6 +104,20 @@ def vector_at(address: Any, size: Any, like: Any) -> Any:
 def popcount(typing: Any, a: Any) -> Any:
     """Set bits of a 32-bit word."""
     return numba_types.uint32(numba_types.uint32), lambda context, builder, sig, args: builder.ctpop(args[0])
+
+
+@intrinsic
+def pause(typing: Any) -> Any:
+    """A moment's rest in a loop that waits for memory to change, which is read anew after it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("acquire")
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
+        return context.get_dummy_value()
+
+    return numba_types.void(), generate
 
 
 def _inline(function: Callable[..., Any]) -> Any:
