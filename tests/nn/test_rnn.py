@@ -138,6 +138,7 @@ def test_inputs_of_other_shapes(inputs, message):
         AnalogLSTM(3, 4, device=Ideal())(*inputs)
 
 
-def test_replicas():
-    with pytest.raises(ValueError, match=r"'' \(LSTM\) on tiles: AnalogLSTM has no replicas, got 2 layers"):
-        convert([nn.LSTM(3, 4), nn.LSTM(3, 4)], device=Ideal())
+def test_a_packed_sequence_has_no_replicas():
+    layer = convert([nn.LSTM(3, 4), nn.LSTM(3, 4)], device=Ideal())
+    with pytest.raises(ValueError, match="AnalogLSTM with replicas needs a padded input, got a PackedSequence"):
+        layer(pack_sequence([torch.zeros(2, 3)]))

@@ -22,6 +22,7 @@ def place(
     crossbar: dict,
     seed: int | Sequence[int] = 0,
     mapping: Mapping | None = None,
+    has_bias: bool = False,
 ) -> Tile | Grid:
     """A matrix on one tile, or on a grid of tiles where it is larger than `mapping` allows. Arguments as of `Tile`."""
     mapping = mapping or Mapping()
@@ -30,8 +31,8 @@ def place(
         for n, most in zip(weight.shape[-2:], (mapping.max_output_size, mapping.max_input_size), strict=True)
     ]
     if all(len(p) == 1 for p in parts):
-        return Tile(weight, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping)
-    return Grid(weight, *parts, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping)
+        return Tile(weight, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping, has_bias=has_bias)
+    return Grid(weight, *parts, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping, has_bias=has_bias)
 
 
 class Grid(nn.Module):
@@ -52,12 +53,15 @@ class Grid(nn.Module):
         crossbar: dict,
         seed: int | Sequence[int],
         mapping: Mapping,
+        has_bias: bool = False,
     ) -> None:
         super().__init__()
+        self.has_bias = has_bias
         self.rows, self.columns = tuple(rows), tuple(columns)
         self.shape = (weight.shape[-2], weight.shape[-1])
         self.algorithm = algorithm
-        self.out_scale = mapping.learned_scale(weight)  # of the sums, so that it is not the tiles'
+        # Of the whole matrix: a factor of the sums, and a range of all inputs.
+        self.out_scale, self.in_range = mapping.learned_scale(weight), mapping.learned_range(weight)
         seeds = random.seed_tensor(seed, weight.shape[:-2])
         self.tiles = nn.ModuleList(
             Tile(
@@ -65,7 +69,7 @@ class Grid(nn.Module):
                 algorithm=algorithm,
                 crossbar=crossbar,
                 seed=random.derive(seeds, k).flatten().tolist(),
-                mapping=replace(mapping, learn_out_scaling=False),
+                mapping=replace(mapping, learn_out_scaling=False, input_range=None),
             )
             for k, (row, column) in enumerate(self._places())
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.input_range import InputRange, LearnedRange
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
@@ -74,6 +75,8 @@ class Mapping:
     """How a layer's matrix W is put onto crossbars: W = a W_t with digital scales a, split where it is too large.
 
     Args:
+        digital_bias: False puts a layer's bias onto the crossbar too: one more column, whose input is always 1. It is
+            scaled, split, read and pulsed with the rest.
         weight_scaling_omega: the largest |W_t| at the start; 0 for no scaling, a = 1. Keep it below
             w_max (1 - 2 w_max_dtod).
         weight_scaling_columnwise: a scale for each output instead of one.
@@ -83,10 +86,12 @@ class Mapping:
         out_scaling_columnwise: such a factor for each output.
         max_input_size, max_output_size: the largest crossbar; larger matrices go onto several, whose partial sums are
             added digitally. None for no limit.
+        input_range: a learned range of the inputs; None for none, where noise management scales each vector.
 
-    Source: aihwkit `MappingParameter`, whose names these are.
+    Source: aihwkit `MappingParameter` and `InputRangeParameter`, whose names these are.
     """
 
+    digital_bias: bool = True
     weight_scaling_omega: float = 0.0
     weight_scaling_columnwise: bool = False
     weight_scaling_lr_compensation: bool = False
@@ -94,6 +99,7 @@ class Mapping:
     out_scaling_columnwise: bool = False
     max_input_size: int | None = None
     max_output_size: int | None = None
+    input_range: InputRange | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight_scaling_omega < math.inf:
@@ -116,6 +122,12 @@ class Mapping:
         n = weight.shape[-2] if self.out_scaling_columnwise else 1
         return nn.Parameter(weight.new_ones(*weight.shape[:-2], n)) if self.learn_out_scaling else None
 
+    def learned_range(self, weight: Tensor) -> LearnedRange | None:
+        """The range of the inputs of a matrix (*replica, out, in)."""
+        if self.input_range is None:
+            return None
+        return LearnedRange(self.input_range, replicas=weight.shape[:-2], dtype=weight.dtype)
+
 
 class Tile(nn.Module):
     """An algorithm's crossbars behind one matrix, (*replica, out, in).
@@ -126,6 +138,7 @@ class Tile(nn.Module):
         crossbar: keyword arguments of `Crossbar` (device, update, periphery, count_pulses), seed and shape aside.
         seed: one integer, or one for each replica. Crossbar number k of the tile derives its own from it.
         mapping: digital scales; `max_input_size` and `max_output_size` are up to `grid.place`.
+        has_bias: the last column is a bias, for `ohmgrad.nn.function.read` to feed a 1.
     """
 
     out_scale: nn.Parameter | None
@@ -139,9 +152,10 @@ class Tile(nn.Module):
         crossbar: dict,
         seed: int | Sequence[int] = 0,
         mapping: Mapping | None = None,
+        has_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.mapping = mapping or Mapping()
+        self.mapping, self.has_bias = mapping or Mapping(), has_bias
         weight = weight.detach()
         shape = (weight.shape[-2], weight.shape[-1])
         replicas = tuple(weight.shape[:-2])
@@ -158,7 +172,7 @@ class Tile(nn.Module):
         self.algorithm = algorithm
         self.register_buffer("scale", self.mapping.scales(weight))
         self.state = algorithm.init(new_crossbar, weight if self.scale is None else weight / self.scale[..., None])
-        self.out_scale = self.mapping.learned_scale(weight)
+        self.out_scale, self.in_range = self.mapping.learned_scale(weight), self.mapping.learned_range(weight)
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # says whether updates wait. It never changes.
         self.handle = nn.Parameter(torch.zeros((), dtype=dtype))

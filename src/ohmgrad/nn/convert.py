@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -14,8 +15,9 @@ from ohmgrad import random
 from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
-from ohmgrad.nn import fused
+from ohmgrad.nn import fused, hooks
 from ohmgrad.nn.attention import AnalogMultiheadAttention
+from ohmgrad.nn.cells import AnalogGRUCell, AnalogLSTMCell, AnalogRNNCell
 from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from ohmgrad.nn.embedding import AnalogEmbedding
 from ohmgrad.nn.hardware import Hardware
@@ -35,6 +37,9 @@ LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
     nn.RNN: AnalogRNN,
     nn.GRU: AnalogGRU,
     nn.LSTM: AnalogLSTM,
+    nn.RNNCell: AnalogRNNCell,
+    nn.GRUCell: AnalogGRUCell,
+    nn.LSTMCell: AnalogLSTMCell,
     nn.MultiheadAttention: AnalogMultiheadAttention,
 }
 
@@ -58,7 +63,8 @@ def convert(
 
     Every layer of `LAYERS` becomes analog, unless a rule keeps it digital. Digital stay also subclasses with a forward
     of their own, and layers whose weights are computed from other parameters (`torch.nn.utils.parametrize`,
-    weight_norm, pruning). `summary` lists what became of each. Hooks of a layer stay with the digital one.
+    weight_norm, pruning). `summary` lists what became of each. Forward
+    and backward hooks of a layer go with it; those of its parameters do not, nor do those of its state dict.
 
     Args:
         model: any module tree; a sequence of equally built ones becomes one model of replicas, each with the
@@ -109,8 +115,7 @@ def convert(
         if name in chosen:
             own = random.derive(seeds, k).flatten().tolist()
             converted[id(trees[0][name])] = _on_tiles(name, kind, [t[name] for t in trees], chosen[name], own, replicas)
-    # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
-    analog = copy.deepcopy(models[0], converted)  # type: ignore[arg-type]
+    analog = _copied(models[0], converted)
     fused.switch_off(analog)
     return analog
 
@@ -138,9 +143,20 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
         if isinstance(module, tuple(LAYERS.values())) and not _lies_inside(name, done):
             converted[id(module)] = module.to_digital(*index)
             done.append(name)
-    digital = copy.deepcopy(model, converted)  # type: ignore[arg-type]  # as in convert
+    digital = _copied(model, converted)
     fused.restore(digital)
     return digital
+
+
+def _copied(model: nn.Module, converted: dict[int, nn.Module]) -> nn.Module:
+    """A deep copy in which other layers, with their hooks, stand where those of these ids stood."""
+    # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
+    memo: dict[int, Any] = dict(converted)
+    copied = copy.deepcopy(model, memo)
+    for module in model.modules():
+        if id(module) in converted:
+            hooks.carry(module, converted[id(module)], memo)
+    return copied
 
 
 def _find(tree: Tree) -> dict[str, type[nn.Module]]:

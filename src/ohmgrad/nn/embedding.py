@@ -80,8 +80,8 @@ class AnalogEmbedding(nn.Module):
         self.num_embeddings, self.embedding_dim = first.num_embeddings, first.embedding_dim
         self.padding_idx = first.padding_idx
         self.replicas = tuple(replicas)
-        self.tile = hardware.tile(stacked(layers, "weight", replicas).mT, seed=seed)
-        self.tile.requires_grad_(first.weight.requires_grad)
+        table = stacked(layers, "weight", replicas).mT
+        self.tile, _ = hardware.without_range().affine(table, None, is_trained=first.weight.requires_grad, seed=seed)
         self.train(first.training)
 
     @property
