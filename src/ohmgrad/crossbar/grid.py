@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.numbers import number
 from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile, sum_of
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
@@ -43,6 +45,8 @@ class Grid(nn.Module):
         others: as of `Tile`; tile number k derives its seed from the grid's.
     """
 
+    calls: Tensor
+
     def __init__(
         self,
         weight: Tensor,
@@ -56,7 +60,9 @@ class Grid(nn.Module):
         has_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.has_bias = has_bias
+        self.has_bias, self.number = has_bias, number(self)
+        self.replicas = tuple(weight.shape[:-2])
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # as a tile's
         self.rows, self.columns = tuple(rows), tuple(columns)
         self.shape = (weight.shape[-2], weight.shape[-1])
         self.algorithm = algorithm
@@ -73,6 +79,10 @@ class Grid(nn.Module):
             )
             for k, (row, column) in enumerate(self._places())
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.number = number(self)  # a copy is another grid
 
     @property
     def handle(self) -> nn.Parameter:

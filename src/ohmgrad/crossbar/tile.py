@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.input_range import InputRange, LearnedRange
+from ohmgrad.crossbar.numbers import number
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
@@ -143,6 +144,7 @@ class Tile(nn.Module):
 
     out_scale: nn.Parameter | None
     scale: Tensor | None
+    calls: Tensor
 
     def __init__(
         self,
@@ -155,10 +157,10 @@ class Tile(nn.Module):
         has_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.mapping, self.has_bias = mapping or Mapping(), has_bias
+        self.mapping, self.has_bias, self.number = mapping or Mapping(), has_bias, number(self)
         weight = weight.detach()
         shape = (weight.shape[-2], weight.shape[-1])
-        replicas = tuple(weight.shape[:-2])
+        self.replicas = replicas = tuple(weight.shape[:-2])
         seeds = random.seed_tensor(seed, replicas)
         count = 0
 
@@ -176,8 +178,13 @@ class Tile(nn.Module):
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # says whether updates wait. It never changes.
         self.handle = nn.Parameter(torch.zeros((), dtype=dtype))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self.waiting: list[Update] = []
         self._offset: LowRank | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.number = number(self)  # a copy is another tile
 
     @property
     def weight(self) -> Tensor:
