@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohmgrad import AnalogSGD, ExpectedUpdate, InputRange, Mapping, PulsedUpdate, TikiTaka
+from ohmgrad import IO, AnalogSGD, ExpectedUpdate, InputRange, Mapping, PulsedUpdate, TikiTaka
 from ohmgrad.devices import DEVICES, SoftBounds, catalog
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 from ohmgrad.experiments import train_settings as settings
@@ -114,6 +114,14 @@ def test_a_full_file(tmp_path):
         checkpoint_every_epochs=None,
         threads=2,
     )
+
+
+def test_converters_that_would_do_nothing_are_told():
+    with pytest.raises(
+        ValueError, match="periphery.out_noise does nothing where reads are ideal: periphery.name needs"
+    ):
+        from_tables(tables(MINIMAL) | {"periphery": {"out_noise": 0.1}})
+    assert from_tables(tables(MINIMAL) | {"periphery": {"is_perfect": False}}).periphery == IO()
 
 
 def test_a_section_in_a_section():

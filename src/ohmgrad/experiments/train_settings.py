@@ -290,4 +290,7 @@ def from_tables(tables: Mapping[str, Any]) -> TrainSettings:
             parts[section] = build(of, {k: v for k, v in table.items() if k != key}, section)
         else:
             parts[section] = build(PLAIN[section], table, section)
+    idle = [k for k in tables.get("periphery", {}) if k not in ("name", "is_perfect")]
+    if idle and parts["periphery"].is_perfect:
+        raise ValueError(f"periphery.{idle[0]} does nothing where reads are ideal: periphery.name needs another set")
     return TrainSettings(**parts)
