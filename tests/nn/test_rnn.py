@@ -128,7 +128,7 @@ def test_what_cudnn_needs_is_not_needed():
     [
         ((torch.zeros(5, 2, 4),), r"input needs the shape \(time, batch, 3\) or \(time, 3\), got \(5, 2, 4\)"),
         ((torch.zeros(3),), "input needs the shape"),
-        ((torch.zeros(0, 2, 3),), "input needs the shape"),
+        ((torch.zeros(0, 2, 3),), "input needs at least one time step"),
         ((torch.zeros(5, 2, 3), torch.zeros(1, 2, 4)), r"hx needs \(h, c\), got 1 tensors"),
         ((torch.zeros(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 1, 4))), r"hx needs the shape \(1, 2, 4\)"),
     ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,6 +109,8 @@ class Mapping:
         for name in ("max_input_size", "max_output_size"):
             if (size := getattr(self, name)) is not None and size < 1:
                 raise ValueError(f"Mapping needs {name} >= 1 or None, got {size}")
+        if not isinstance(self.input_range, InputRange | None):
+            raise TypeError(f"Mapping needs an InputRange or None as input_range, got {self.input_range!r}")
 
     def scales(self, weight: Tensor) -> Tensor | None:
         """The scales a of a matrix (*replica, out, in): (*replica, out), or (*replica, 1) for one; 1 where W is 0."""
@@ -181,6 +184,14 @@ class Tile(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self.waiting: list[Update] = []
         self._offset: LowRank | None = None
+        self._lost = 0  # passes in a row whose updates were forgotten by zero_grad of something else than our optimizer
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Tile:
+        """`.to`, `.double` and the like: before anything moves, the dtype has to be one that devices can have."""
+        dtype = fn(torch.empty(0, dtype=self.handle.dtype)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"a tile needs dtype float32 or float64, got {dtype}, in which small pulses would be lost")
+        return super()._apply(fn, recurse)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -244,6 +255,13 @@ class Tile(nn.Module):
     def record(self, update: Update) -> None:
         """Keep an update until the optimizer steps; zero_grad (of optimizer or module) lets go of what waits."""
         if not self._is_waiting():
+            self._lost = self._lost + 1 if self.waiting else 0
+            if self._lost == 3:
+                warnings.warn(
+                    "updates that waited on a tile were dropped by zero_grad three times, and none was sent: tiles are "
+                    "trained by ohmgrad.AnalogOptimizer, not by torch's",
+                    stacklevel=2,
+                )
             self.waiting = []
             self.handle.grad = torch.full_like(self.handle, MARK)
         self.waiting.append(update)
@@ -254,12 +272,13 @@ class Tile(nn.Module):
 
         Time passes with each mini-batch, for every crossbar of the tile, also where nothing waits.
         """
-        waiting, self.waiting = self.waiting, []
-        if self._is_waiting():
-            for update in _merge(waiting):
-                self._send(update, lr)
-        for bar in self.crossbars:
-            bar.relax()
+        waiting, self.waiting, self._lost = self.waiting, [], 0
+        with exactly(self.handle):
+            if self._is_waiting():
+                for update in _merge(waiting):
+                    self._send(update, lr)
+            for bar in self.crossbars:
+                bar.relax()
 
     def _send(self, update: Update, lr: float) -> None:
         """An update of W as one of W_t = W / a, which moves by 1 / a times what W is to move by."""
@@ -270,6 +289,12 @@ class Tile(nn.Module):
 
     def _is_waiting(self) -> bool:
         return self.handle.grad is not None and bool(self.handle.grad)
+
+
+def exactly(like: Tensor) -> AbstractContextManager:
+    """Inside, torch.autocast does nothing: rounding is up to converters, and devices have the tile's own dtype."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

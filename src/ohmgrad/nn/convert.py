@@ -57,7 +57,7 @@ def convert(
     count_pulses: bool = False,
     periphery: Periphery | None = None,
     mapping: WeightMapping | None = None,
-    rules: Sequence[Rule] = (),
+    rules: Rule | Sequence[Rule] = (),
 ) -> nn.Module:
     """The same model with its layers on tiles; the model given stays as it is.
 
@@ -90,7 +90,11 @@ def convert(
     >>> convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), device=Ideal())[0].weight.shape
     torch.Size([2, 3])
     """
-    models = [model] if isinstance(model, nn.Module) else list(model)
+    models = [model] if isinstance(model, nn.Module) else list(model) if isinstance(model, Sequence) else [model]
+    for one in models:
+        if not isinstance(one, nn.Module):
+            raise TypeError(f"convert needs a module, or a sequence of them, got {one!r}")
+    rules = [rules] if isinstance(rules, Rule) else rules
     if not models:
         raise ValueError("convert needs at least one model, got an empty sequence")
     if replicas is None:
@@ -172,7 +176,9 @@ def _find(tree: Tree) -> dict[str, type[nn.Module]]:
             found[name] = kind
     if not found:
         names = ", ".join(kind.__name__ for kind in LAYERS)
-        raise ValueError(f"convert found no layer for tiles in {type(tree['']).__name__}; it knows {names}")
+        is_done = any(isinstance(m, tuple(LAYERS.values())) for m in tree.values())
+        what = type(tree[""]).__name__ + ", whose layers are analog already" * is_done
+        raise ValueError(f"convert found no layer for tiles in {what}; it knows {names}")
     return found
 
 
@@ -261,5 +267,5 @@ def _on_tiles(
         return LAYERS[kind].from_digital(
             layers, hardware=hardware, seed=seed, replicas=(len(layers),) if replicas else ()
         )
-    except ValueError as error:
-        raise ValueError(f"convert cannot put {name!r} ({kind.__name__}) on tiles: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"convert cannot put {name!r} ({kind.__name__}) on tiles: {error}") from error

@@ -12,8 +12,13 @@ from torch.nn.functional import pad
 
 from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
-from ohmgrad.crossbar.tile import Tile
+from ohmgrad.crossbar.tile import Tile, exactly
 from ohmgrad.pulses.forms import Outer
+
+
+def _product(tile: Tile | Grid, x: Tensor, r: Tensor | None) -> Tensor:
+    with exactly(x):
+        return tile.read(x) if r is None else r * tile.read(x / r)
 
 
 class _TileRead(torch.autograd.Function):
@@ -23,7 +28,7 @@ class _TileRead(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, handle: Tensor, tile: Tile | Grid, r: Tensor | None) -> Tensor:
         ctx.tile = tile
         ctx.save_for_backward(x)
-        return tile.read(x) if r is None else r * tile.read(x / r)
+        return _product(tile, x, r)
 
     @staticmethod
     @once_differentiable
@@ -32,7 +37,8 @@ class _TileRead(torch.autograd.Function):
         # Not in autograd.grad(loss, x), which asks for no parameter's gradient.
         if ctx.needs_input_grad[1] and torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
             ctx.tile.record(Outer(d, x.detach()))
-        return ctx.tile.read_transposed(d) if ctx.needs_input_grad[0] else None, None, None, None
+        with exactly(d):
+            return ctx.tile.read_transposed(d) if ctx.needs_input_grad[0] else None, None, None, None
 
 
 # In a graph of torch.compile two operators stand for the same. What the tile keeps (counters, waiting updates) lies
@@ -44,8 +50,7 @@ _operator: Any = partial(torch.library.custom_op, mutates_args=())
 @_operator("ohmgrad::read")
 def read_op(x: Tensor, handle: Tensor, call: Tensor, tile: int, r: Tensor | None) -> Tensor:
     """As `_TileRead.forward`."""
-    own = numbered(tile)
-    return own.read(x) if r is None else r * own.read(x / r)
+    return _product(numbered(tile), x, r)
 
 
 @read_op.register_fake
@@ -61,7 +66,8 @@ def read_back_op(
     own = numbered(tile)
     if is_trained:
         own.record(Outer(d.clone(), x.clone()))  # a graph reuses the memory of what it is given
-    return own.read_transposed(d) if goes_on else torch.zeros_like(x), torch.zeros_like(handle)
+    with exactly(d):
+        return own.read_transposed(d) if goes_on else torch.zeros_like(x), torch.zeros_like(handle)
 
 
 @read_back_op.register_fake
@@ -85,13 +91,16 @@ read_op.register_autograd(_back, setup_context=_keep)
 def read(tile: Tile | Grid, x: Tensor) -> Tensor:
     """W x through the tile, differentiable: (*replica, ..., in) to (*replica, ..., out).
 
-    With a bias on the tile, its last column, W x + b: in is then one less than the tile has columns.
+    With a bias on the tile, its last column, W x + b: in is then one less than the tile has columns. Under
+    torch.autocast x is taken in the tile's dtype.
 
     Raises:
         TypeError, ValueError: x has another dtype or shape than the tile asks for.
     """
     n_out, n_in = tile.shape[0], tile.shape[1] - tile.has_bias
     replicas = tile.replicas
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(tile.handle.dtype)
     if x.dtype != tile.handle.dtype:
         raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):

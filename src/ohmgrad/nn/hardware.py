@@ -42,11 +42,23 @@ class Hardware:
     periphery: Periphery | None = None
     mapping: WeightMapping | None = None
 
+    def __post_init__(self) -> None:
+        given: Any = self.device  # of whatever kind a user thinks of
+        devices = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        kinds = {"update": ExpectedUpdate | PulsedUpdate, "periphery": Periphery, "mapping": WeightMapping}
+        wrong = [("device", d) for d in devices if not isinstance(d, Device)]
+        wrong += [("algorithm", self.algorithm)] * isinstance(self.algorithm, type | str)
+        wrong += [(k, getattr(self, k)) for k, kind in kinds.items() if not isinstance(getattr(self, k), kind | None)]
+        for name, value in wrong:
+            hint = f"; {value.__name__}() makes one" if isinstance(value, type) else ""
+            raise TypeError(f"{name} needs an instance of its own kind, got {value!r}{hint}")
+
     @classmethod
     def among(cls, options: Mapping[str, Any]) -> tuple[Hardware, dict[str, Any]]:
         """What keyword arguments say of the hardware, and the rest of them.
 
-        >>> Hardware.among({"device": None, "bias": False})[1]
+        >>> from ohmgrad.devices import Ideal
+        >>> Hardware.among({"device": Ideal(), "bias": False})[1]
         {'bias': False}
         """
         own = {field.name for field in fields(cls)}

@@ -104,6 +104,8 @@ class AnalogRecurrent(nn.Module):
             hx = None if hx is None else tuple(s.unsqueeze(-2) for s in state_parts(hx, self._n_states))
         steps = (input.transpose(-3, -2) if self.batch_first else input) if is_batched else input.unsqueeze(-2)
         n_steps, batch = steps.shape[-3:-1]
+        if not n_steps:
+            raise ValueError(f"input needs at least one time step, got the shape {tuple(input.shape)}")
         state = initial_state(hx, self._state_shapes(batch), steps)
         y, state = self._all_layers(steps.flatten(-3, -2), [batch] * n_steps, state)
         y = y.unflatten(-2, (n_steps, batch))
@@ -160,11 +162,9 @@ class AnalogRecurrent(nn.Module):
     def _check(self, x: Tensor) -> None:
         lead = len(self.replicas)
         is_right = x.dim() - lead in (2, 3) and x.shape[:lead] == self.replicas and x.shape[-1] == self.input_size
-        if not is_right or not x.numel():
-            order, start = (
-                "batch, time" if self.batch_first else "time, batch",
-                "".join(f"{r}, " for r in self.replicas),
-            )
+        if not is_right:
+            order = "batch, time" if self.batch_first else "time, batch"
+            start = "".join(f"{r}, " for r in self.replicas)
             raise ValueError(
                 f"input needs the shape ({start}{order}, {self.input_size}) or ({start}time, {self.input_size}), "
                 f"got {tuple(x.shape)}"
