@@ -116,6 +116,11 @@ def test_a_full_file(tmp_path):
     )
 
 
+def test_a_file_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "run.toml").write_text(MINIMAL, encoding="utf-8-sig")
+    assert read(tmp_path / "run.toml") == from_tables(tables(MINIMAL))
+
+
 def test_converters_that_would_do_nothing_are_told():
     with pytest.raises(ValueError, match=r"periphery\.out_noise does nothing where reads are ideal"):
         from_tables(tables(MINIMAL) | {"periphery": {"out_noise": 0.1}})

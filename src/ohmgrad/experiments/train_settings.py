@@ -264,7 +264,7 @@ def read(path: Path) -> TrainSettings:
     """
     content = path.read_bytes()
     try:
-        return from_tables(tomllib.loads(content.decode()))
+        return from_tables(tomllib.loads(content.decode("utf-8-sig")))
     except RecursionError:
         raise ValueError(f"{path}: lists or tables lie too deep in one another") from None
     except ValueError as error:  # of TOML and of UTF-8 too
