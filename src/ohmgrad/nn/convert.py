@@ -63,8 +63,8 @@ def convert(
 
     Every layer of `LAYERS` becomes analog, unless a rule keeps it digital. Digital stay also subclasses with a forward
     of their own, and layers whose weights are computed from other parameters (`torch.nn.utils.parametrize`,
-    weight_norm, pruning). `summary` lists what became of each. Forward
-    and backward hooks of a layer go with it; those of its parameters do not, nor do those of its state dict.
+    weight_norm, pruning). `summary` lists what became of each. Forward and backward hooks of a layer go with it, those
+    of its parameters and of its state dict do not.
 
     Args:
         model: any module tree; a sequence of equally built ones becomes one model of replicas, each with the

@@ -99,7 +99,7 @@ def read(tile: Tile | Grid, x: Tensor) -> Tensor:
     """
     n_out, n_in = tile.shape[0], tile.shape[1] - tile.has_bias
     replicas = tile.replicas
-    if torch.is_autocast_enabled(x.device.type):
+    if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
         x = x.to(tile.handle.dtype)
     if x.dtype != tile.handle.dtype:
         raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
