@@ -65,6 +65,7 @@ def test_it_starts_at_the_mean_width_of_the_first_batches():
             tile.in_range.value.detach(), torch.stack([2.0 * b.std(correction=0) for b in seen]).mean()
         )
         assert (tile.in_range.value.grad != 0) == (k >= 2)
+        tile.step(0.0)
 
 
 def test_the_update_is_that_of_the_clipped_inputs():

@@ -85,6 +85,7 @@ def convert(
         ValueError: the models differ in structure, or hold layers that cannot be replicated; no layer becomes analog;
             a rule matches no layer; a layer has no device, no weights yet (lazy, or on the meta device), an option that
             no tile can have, or a parameter that it shares with another layer.
+        TypeError: what is given is no module, device, algorithm and so on; a layer is neither float32 nor float64.
 
     >>> from ohmgrad.devices import Ideal
     >>> convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), device=Ideal())[0].weight.shape
