@@ -28,6 +28,7 @@ from ohmgrad import (
     AnalogOptimizer,
     AnalogSGD,
     ExpectedUpdate,
+    InputRange,
     Mapping,
     Periphery,
     PulsedUpdate,
@@ -172,7 +173,13 @@ def test_with_every_kind_of_layer_and_with_converters(update, tmp_path):
         "algorithm": TikiTaka(),
         "update": UPDATES[update],
         "periphery": Periphery(forward=io, backward=io),
-        "mapping": Mapping(weight_scaling_omega=0.4, learn_out_scaling=True, max_input_size=3),
+        "mapping": Mapping(
+            weight_scaling_omega=0.4,
+            learn_out_scaling=True,
+            max_input_size=3,
+            digital_bias=False,
+            input_range=InputRange(init_from_data=2),
+        ),
     }
 
     def fresh(seed: int) -> Run:

@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md hold what they promise: Python runs, commands parse, links lead on."""
+"""README.md, CONTRIBUTING.md and docs hold what they promise: Python runs, commands parse, links lead on."""
 
 import importlib
 import json
@@ -17,6 +17,7 @@ from torch import nn
 from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogOptimizer, Crossbar, Dense, cli, convert
 from ohmgrad.devices import SoftBounds, catalog
+from ohmgrad.experiments.train_reference import with_reference
 from ohmgrad.experiments.train_settings import from_tables
 from ohmgrad.periphery import DEFAULT
 from ohmgrad.theory import balanced_gradient
@@ -92,11 +93,36 @@ def test_the_tutorial_leads_from_a_measurement_to_a_trained_network(tmp_path, mo
     assert settings["device_model"] == "fit/device.toml" and settings["device"]["dw_min"] == device.dw_min
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_on(page):
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
     assert page != "README.md" or "docs/compare.png" in links
-    assert not [link for link in links if not (ROOT / link).exists()]
+    assert not [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_python_of_the_docs_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python"):
+        exec(block, {})
+
+
+def test_the_keys_of_ohmgrad_train_are_those_of_the_docs():
+    page = (ROOT / "docs/train.md").read_text()
+    assert page == with_reference(page), "python -m ohmgrad.experiments.train_reference docs/train.md"
+
+
+def test_the_speed_of_lenet_is_the_committed_one():
+    (times,) = re.findall(r"takes ([\d.]+) times less than with aihwkit", (ROOT / "README.md").read_text())
+    assert times == f"{json.loads((ROOT / 'benchmarks/results/lenet.json').read_text())['ratio']:.1f}"
 
 
 @pytest.fixture

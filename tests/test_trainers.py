@@ -1,4 +1,7 @@
-"""Training loops of others drive analog models as they do digital ones: Lightning's and Hugging Face's."""
+"""Training loops of others drive analog models as they do digital ones: Lightning's and Hugging Face's.
+
+Imported where they are used, since each takes seconds.
+"""
 
 import pytest
 import torch
@@ -30,7 +33,7 @@ def accuracy(model: nn.Module) -> float:
 
 @pytest.mark.filterwarnings("default")
 def test_lightning(tmp_path):
-    lightning = pytest.importorskip("lightning")
+    import lightning
 
     class Task(lightning.LightningModule):
         def __init__(self) -> None:
@@ -58,8 +61,7 @@ def test_lightning(tmp_path):
 
 @pytest.mark.filterwarnings("default")
 def test_hugging_face(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
+    import transformers
 
     class Classifier(nn.Module):
         def __init__(self) -> None:

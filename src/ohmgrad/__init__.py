@@ -3,7 +3,7 @@
 from ohmgrad import algorithms, devices, periphery, theory
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.checkpoint import load, save
-from ohmgrad.crossbar import Crossbar, Mapping, Tile
+from ohmgrad.crossbar import Crossbar, InputRange, Mapping, Tile
 from ohmgrad.devices import presets
 from ohmgrad.nn import (
     AnalogConv1d,
@@ -11,10 +11,13 @@ from ohmgrad.nn import (
     AnalogConv3d,
     AnalogEmbedding,
     AnalogGRU,
+    AnalogGRUCell,
     AnalogLinear,
     AnalogLSTM,
+    AnalogLSTMCell,
     AnalogMultiheadAttention,
     AnalogRNN,
+    AnalogRNNCell,
     Rule,
     convert,
     summary,
@@ -33,16 +36,20 @@ __all__ = [
     "AnalogConv3d",
     "AnalogEmbedding",
     "AnalogGRU",
+    "AnalogGRUCell",
     "AnalogLSTM",
+    "AnalogLSTMCell",
     "AnalogLinear",
     "AnalogMultiheadAttention",
     "AnalogOptimizer",
     "AnalogRNN",
+    "AnalogRNNCell",
     "AnalogSGD",
     "Crossbar",
     "Dense",
     "ExpectedUpdate",
     "IO",
+    "InputRange",
     "LowRank",
     "Mapping",
     "Outer",

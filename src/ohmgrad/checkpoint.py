@@ -82,7 +82,8 @@ def load(
     """Go on from a file of `save`: fill model, optimizer and scheduler, and set torch's random generators.
 
     Everything is checked before anything changes, and if something fails nevertheless, all is put back. What the file
-    holds beyond what is asked for (an optimizer's state, say) is left alone.
+    holds beyond what is asked for (an optimizer's state, say) is left alone. Memory: twice the model's on the way, for
+    what the file says and for what is put back.
 
     Args:
         model, optimizer, scheduler: built as those that were saved.

@@ -5,7 +5,7 @@ A new layer gives its cases in tests/nn/test_contract.py; one that does not fail
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from exact import assert_bits
-from ohmgrad import AnalogOptimizer, TikiTaka, convert, to_digital
+from ohmgrad import AnalogOptimizer, Mapping, TikiTaka, convert, to_digital
 from ohmgrad.crossbar import Tile
 from ohmgrad.devices import Device, Ideal
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 
 TOLERANCE = 1e-10  # of sums of at most some hundred products near 1, in float64
 LR = 0.1
-NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+NO_OPTIONS: AnyMapping[str, Any] = MappingProxyType({})
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -46,7 +46,7 @@ def fresh(value: Any) -> Any:
     return tuple(map(fresh, value)) if isinstance(value, tuple) else value
 
 
-def loss_of(model: nn.Module, inputs: tuple, options: Mapping[str, Any] = NO_OPTIONS) -> tuple[Tensor, list[Tensor]]:
+def loss_of(model: nn.Module, inputs: tuple, options: AnyMapping[str, Any] = NO_OPTIONS) -> tuple[Tensor, list[Tensor]]:
     """A loss that weighs every output differently, and the outputs."""
     torch.manual_seed(1)  # the same dropout
     outputs = [t for t in tensors(model(*inputs, **options)) if t.is_floating_point()]
@@ -60,7 +60,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def train_once(
-    model: nn.Module, inputs: tuple, options: Mapping[str, Any] = NO_OPTIONS
+    model: nn.Module, inputs: tuple, options: AnyMapping[str, Any] = NO_OPTIONS
 ) -> tuple[list[Tensor], list[Tensor]]:
     """One step; the outputs before it, and the gradients of the inputs."""
     given = fresh(inputs)
@@ -73,6 +73,20 @@ def train_once(
     return outputs, [t.grad for t in tensors(given) if t.is_floating_point() and t.grad is not None]
 
 
+def train_on_squares(model: nn.Module, inputs: tuple) -> tuple[list[Tensor], list[Tensor]]:
+    """As `train_once`, with a loss that has the same weight for every output, in whatever shape."""
+    given, optimizer = fresh(inputs), optimizer_of(model)
+    outputs = [t for t in tensors(model(*given)) if t.is_floating_point()]
+    sum((y.square().sum() for y in outputs), torch.zeros(())).backward()
+    optimizer.step()
+    return outputs, [t.grad for t in tensors(given) if t.grad is not None]
+
+
+def doubled(value: Any) -> Any:
+    """The same inputs for two replicas."""
+    return torch.stack([value] * 2) if isinstance(value, Tensor) else tuple(map(doubled, value))
+
+
 def assert_close(ours: list[Tensor], theirs: list[Tensor]) -> None:
     """As many tensors, each within the tolerance."""
     assert len(ours) == len(theirs)
@@ -80,9 +94,9 @@ def assert_close(ours: list[Tensor], theirs: list[Tensor]) -> None:
         torch.testing.assert_close(a.detach(), b.detach(), rtol=0.0, atol=TOLERANCE)
 
 
-def assert_twins(digital: nn.Module, *inputs: Any, **options: Any) -> nn.Module:
+def assert_twins(digital: nn.Module, *inputs: Any, mapping: Mapping | None = None, **options: Any) -> nn.Module:
     """Outputs, gradients of inputs, and all parameters after a step are torch's; gives the trained analog model."""
-    analog = convert(digital, device=Ideal())
+    analog = convert(digital, device=Ideal(), mapping=mapping)
     (y, dx), (expected, dx_expected) = (train_once(m, inputs, options) for m in (analog, digital))
     assert_close(y, expected)
     assert_close(dx, dx_expected)
@@ -142,6 +156,23 @@ class LayerContract:
 
     def test_torchs_layer_on_ideal_devices(self, case):
         assert_twins(case.digital(), *case.inputs)
+
+    def test_an_analog_bias_is_torchs_too(self, case):
+        mapping = Mapping(digital_bias=False, weight_scaling_omega=0.4, max_input_size=4, max_output_size=5)
+        analog = assert_twins(case.digital(), *case.inputs, mapping=mapping)
+        assert not [name for name, _ in analog.named_parameters() if "bias" in name]
+
+    def test_replicas_are_layers_side_by_side(self, case):
+        torch.manual_seed(0)
+        layers = [case.make().double() for _ in range(2)]
+        both = convert(layers, device=aihwkit_soft_bounds(), seed=[3, 4], algorithm=TikiTaka())
+        y, dx = train_on_squares(both, doubled(case.inputs))
+        for r, layer in enumerate(layers):
+            alone = convert(layer, device=aihwkit_soft_bounds(), seed=3 + r, algorithm=TikiTaka())
+            expected, dx_expected = train_on_squares(alone, case.inputs)
+            assert_close([t[r] for t in y], expected)
+            assert_close([t[r] for t in dx], dx_expected)
+            assert_same_parameters(to_digital(both, replica=r), to_digital(alone))
 
     def test_the_way_back_gives_what_was_given(self, case):
         digital = case.digital()

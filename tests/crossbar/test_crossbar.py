@@ -306,6 +306,10 @@ class TestRefusals:
             r"values needs .*got \(1, 3\)",
             lambda b: b.write_columns(torch.tensor([0]), gaussian(1, 3), 0.1),
         )
+        for use in (lambda b, n: b.write_columns(n, gaussian(2, 4), 0.1), lambda b, n: b.read_columns(n)):
+            for n in (-1, 3):
+                message = f"columns needs numbers from 0 to 2, got {min(n, 1)} to {max(n, 1)}"
+                self.refuse(ValueError, message, lambda b, n=n, use=use: use(b, torch.tensor([1, n])))
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_finiteness(self, value):

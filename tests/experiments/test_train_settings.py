@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohmgrad import AnalogSGD, ExpectedUpdate, PulsedUpdate, TikiTaka
+from ohmgrad import IO, AnalogSGD, ExpectedUpdate, InputRange, Mapping, PulsedUpdate, TikiTaka
 from ohmgrad.devices import DEVICES, SoftBounds, catalog
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 from ohmgrad.experiments import train_settings as settings
@@ -116,6 +116,32 @@ def test_a_full_file(tmp_path):
     )
 
 
+def test_a_file_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "run.toml").write_text(MINIMAL, encoding="utf-8-sig")
+    assert read(tmp_path / "run.toml") == from_tables(tables(MINIMAL))
+
+
+def test_converters_that_would_do_nothing_are_told():
+    with pytest.raises(ValueError, match=r"periphery\.out_noise does nothing where reads are ideal"):
+        from_tables(tables(MINIMAL) | {"periphery": {"out_noise": 0.1}})
+    assert from_tables(tables(MINIMAL) | {"periphery": {"is_perfect": False}}).periphery == IO()
+
+
+def test_a_section_in_a_section():
+    content = tables(FULL) | {"mapping": {"digital_bias": False, "input_range": {"decay": 0, "learn": False}}}
+    assert from_tables(content).mapping == Mapping(digital_bias=False, input_range=InputRange(decay=0.0, learn=False))
+    for value, message in (
+        ({"decay": -1}, "mapping.input_range.decay: InputRange needs a finite decay >= 0, got -1"),
+        ({"width": 1}, "mapping.input_range.width is unknown"),
+        (3, r"mapping.input_range needs a section, \[mapping.input_range\] with keys below, got 3"),
+    ):
+        content["mapping"]["input_range"] = value
+        with pytest.raises(ValueError, match=message):
+            from_tables(content)
+    content["mapping"]["input_range"] = "none"
+    assert from_tables(content).mapping.input_range is None
+
+
 def test_every_device_is_there_with_every_field():
     for name in catalog.names():
         device = catalog.find(name)
@@ -126,7 +152,7 @@ def test_every_device_is_there_with_every_field():
 
 def course(text: str, epochs: int = 8) -> list[float]:
     ours = from_tables(tables(MINIMAL + text))
-    optimizer = ours.optimizer.make(torch.nn.Linear(2, 2))
+    optimizer = settings.optimizer_of(torch.nn.Linear(2, 2), ours.optimizer)
     scheduler, lrs = ours.schedule.make(optimizer, epochs), []
     for _ in range(epochs):
         lrs.append(optimizer.param_groups[0]["lr"])
@@ -150,7 +176,7 @@ def test_schedules():
 @pytest.mark.parametrize("name", settings.OPTIMIZERS)
 def test_optimizers(name):
     ours = from_tables(tables(MINIMAL.replace("lr = 0.1", f'lr = 0.1\ndigital = "{name}"\nweight_decay = 0.5')))
-    digital = ours.optimizer.make(torch.nn.Linear(2, 2)).digital
+    digital = settings.optimizer_of(torch.nn.Linear(2, 2), ours.optimizer).digital
     assert type(digital).__name__.lower() == name
     assert (digital.param_groups[0]["lr"], digital.param_groups[0]["weight_decay"]) == (0.1, 0.5)
 

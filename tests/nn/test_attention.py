@@ -102,8 +102,6 @@ def test_wrong_masks(options, message):
 def test_refusals():
     with pytest.raises(ValueError, match="AnalogMultiheadAttention needs add_bias_kv=False, got True"):
         convert(nn.MultiheadAttention(4, 2, add_bias_kv=True), device=Ideal())
-    with pytest.raises(ValueError, match="AnalogMultiheadAttention has no replicas, got 2 layers"):
-        convert([nn.MultiheadAttention(4, 2)] * 2, device=Ideal())
     x = torch.zeros(5, 3, 4)
     with pytest.raises(ValueError, match="query, key and value need 2 or 3 dimensions"):
         AnalogMultiheadAttention(4, 2, device=Ideal())(x, x, x[0])

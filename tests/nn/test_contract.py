@@ -28,6 +28,9 @@ CASES: dict[type[nn.Module], list[Case]] = {
         case(nn.LSTM, 6, 4, bidirectional=True, inputs=(x,)),
         case(nn.LSTM, 6, 4, proj_size=2, inputs=(x, (gaussian(1, 3, 2), gaussian(1, 3, 4)))),
     ],
+    nn.RNNCell: [case(nn.RNNCell, 6, 4, nonlinearity="relu", inputs=(x[0],))],
+    nn.GRUCell: [case(nn.GRUCell, 6, 4, bias=False, inputs=(x[0, 0], gaussian(4)))],
+    nn.LSTMCell: [case(nn.LSTMCell, 6, 4, inputs=(x[0], (gaussian(3, 4), gaussian(3, 4, seed=1))))],
     nn.MultiheadAttention: [
         case(nn.MultiheadAttention, 6, 2, batch_first=True, inputs=(x, x, x)),
         case(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from exact import assert_bits, assert_within_ulps
-from ohmgrad import AnalogLinear, convert
+from ohmgrad import AnalogLinear, convert, to_digital
 from ohmgrad.devices import Ideal
 from ohmgrad.devices.presets import aihwkit_soft_bounds, asymmetric_linear
 
@@ -111,3 +111,31 @@ def test_a_single_replica_may_have_its_dimension():
 def test_refusals(models, options, message):
     with pytest.raises(ValueError, match=message):
         convert(models, device=Ideal(), **options)
+
+
+class Watched(Net):
+    """A network that watches a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.first.register_forward_hook(self.note)
+
+    def note(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        self.seen.append(type(module).__name__)
+        return 2.0 * output
+
+
+def test_hooks_of_a_layer_go_with_it():
+    torch.manual_seed(0)
+    net, errors = Watched().double(), []
+    net.first.register_forward_pre_hook(lambda m, args, kwargs: ((3.0 * args[0],), kwargs), with_kwargs=True)
+    net.blocks[0][0].register_full_backward_hook(lambda m, to_x, to_y: errors.append(to_y[0]))
+    x = torch.randn(3, 5, dtype=torch.float64)
+    analog = convert(net, device=Ideal())
+    for model, kind in ((net, "Linear"), (analog, "AnalogLinear"), (to_digital(analog), "Linear")):
+        y = model(x)
+        y.square().sum().backward()
+        torch.testing.assert_close(y, net(x))
+        assert model.seen[0] == kind and len(model.seen) == 1 + (model is net)  # each model's own method
+    torch.testing.assert_close(errors[1:], errors[:1] * 2)

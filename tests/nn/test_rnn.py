@@ -128,7 +128,7 @@ def test_what_cudnn_needs_is_not_needed():
     [
         ((torch.zeros(5, 2, 4),), r"input needs the shape \(time, batch, 3\) or \(time, 3\), got \(5, 2, 4\)"),
         ((torch.zeros(3),), "input needs the shape"),
-        ((torch.zeros(0, 2, 3),), "input needs the shape"),
+        ((torch.zeros(0, 2, 3),), "input needs at least one time step"),
         ((torch.zeros(5, 2, 3), torch.zeros(1, 2, 4)), r"hx needs \(h, c\), got 1 tensors"),
         ((torch.zeros(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 1, 4))), r"hx needs the shape \(1, 2, 4\)"),
     ],
@@ -138,6 +138,7 @@ def test_inputs_of_other_shapes(inputs, message):
         AnalogLSTM(3, 4, device=Ideal())(*inputs)
 
 
-def test_replicas():
-    with pytest.raises(ValueError, match=r"'' \(LSTM\) on tiles: AnalogLSTM has no replicas, got 2 layers"):
-        convert([nn.LSTM(3, 4), nn.LSTM(3, 4)], device=Ideal())
+def test_a_packed_sequence_has_no_replicas():
+    layer = convert([nn.LSTM(3, 4), nn.LSTM(3, 4)], device=Ideal())
+    with pytest.raises(ValueError, match="AnalogLSTM with replicas needs a padded input, got a PackedSequence"):
+        layer(pack_sequence([torch.zeros(2, 3)]))

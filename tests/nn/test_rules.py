@@ -153,9 +153,8 @@ class TestWhatStaysDigital:
             torch.no_grad()(lambda: prune.l1_unstructured(nn.Linear(3, 3), "weight", 0.5)),  # torch's copies else not
             lambda: nn.Bilinear(3, 3, 2),
             lambda: nn.ConvTranspose1d(3, 3, 2),
-            lambda: nn.LSTMCell(3, 3),
         ],
-        ids=["own forward", "weight norm", "pruned", "bilinear", "transposed", "cell"],
+        ids=["own forward", "weight norm", "pruned", "bilinear", "transposed"],
     )
     def test_by_itself(self, make):
         model = nn.Sequential(make(), nn.Linear(3, 3))

@@ -3,6 +3,7 @@
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Counters
 from ohmgrad.crossbar.grid import Grid, place
+from ohmgrad.crossbar.input_range import InputRange
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.tile import Algorithm, Mapping, State, Tile
 from ohmgrad.crossbar.zero_shift import zero_shift
@@ -12,6 +13,7 @@ __all__ = [
     "Counters",
     "Crossbar",
     "Grid",
+    "InputRange",
     "Mapping",
     "State",
     "Tile",

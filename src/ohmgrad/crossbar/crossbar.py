@@ -157,6 +157,7 @@ class Crossbar(nn.Module):
 
     def read_columns(self, columns: Tensor, weight: Tensor | None = None) -> Tensor:
         """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out); as `read`."""
+        columns = elements.column_numbers(columns, self.shape[1])
         self.reads.add_(len(columns))
         w = self.weight if weight is None else weight
         if self.readers is None:
@@ -204,12 +205,11 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
-        lr = op.finite(lr)
+        lr, columns = op.finite(lr), elements.column_numbers(columns, self.shape[1])
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
-            one_hot = torch.zeros(len(columns), self.shape[1], dtype=self.weight.dtype, device=self.weight.device)
-            one_hot.scatter_(1, columns.to(self.weight.device, torch.int64)[:, None], 1.0)
-            self._pulse(one_hot, values, -lr)
+            one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1])
+            self._pulse(one_hot.to(self.weight.dtype), values, -lr)
         else:
             self._move(lr * values.mT, columns, n_cycles=len(columns))
 

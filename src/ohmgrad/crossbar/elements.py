@@ -59,6 +59,8 @@ def column_numbers(columns: Tensor, n_in: int) -> Tensor:
         raise ValueError(
             f"columns needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
         )
+    if torch.compiler.is_compiling():  # a graph cannot look at them
+        return columns.to(torch.int64)
     if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_in:
         raise ValueError(
             f"columns needs numbers from 0 to {n_in - 1}, got {int(columns.min())} to {int(columns.max())}"

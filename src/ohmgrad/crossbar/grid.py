@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.numbers import number
 from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile, sum_of
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
@@ -22,6 +24,7 @@ def place(
     crossbar: dict,
     seed: int | Sequence[int] = 0,
     mapping: Mapping | None = None,
+    has_bias: bool = False,
 ) -> Tile | Grid:
     """A matrix on one tile, or on a grid of tiles where it is larger than `mapping` allows. Arguments as of `Tile`."""
     mapping = mapping or Mapping()
@@ -30,8 +33,8 @@ def place(
         for n, most in zip(weight.shape[-2:], (mapping.max_output_size, mapping.max_input_size), strict=True)
     ]
     if all(len(p) == 1 for p in parts):
-        return Tile(weight, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping)
-    return Grid(weight, *parts, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping)
+        return Tile(weight, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping, has_bias=has_bias)
+    return Grid(weight, *parts, algorithm=algorithm, crossbar=crossbar, seed=seed, mapping=mapping, has_bias=has_bias)
 
 
 class Grid(nn.Module):
@@ -41,6 +44,8 @@ class Grid(nn.Module):
         rows, columns: which outputs and inputs the tiles of each row and column of the grid take.
         others: as of `Tile`; tile number k derives its seed from the grid's.
     """
+
+    calls: Tensor
 
     def __init__(
         self,
@@ -52,13 +57,18 @@ class Grid(nn.Module):
         crossbar: dict,
         seed: int | Sequence[int],
         mapping: Mapping,
+        has_bias: bool = False,
     ) -> None:
         super().__init__()
+        self.has_bias, self.number = has_bias, number(self)
+        self.replicas = tuple(weight.shape[:-2])
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # as a tile's
         self.rows, self.columns = tuple(rows), tuple(columns)
         self.shape = (weight.shape[-2], weight.shape[-1])
         self.replicas = tuple(weight.shape[:-2])
         self.algorithm = algorithm
-        self.out_scale = mapping.learned_scale(weight)  # of the sums, so that it is not the tiles'
+        # Of the whole matrix: a factor of the sums, and a range of all inputs.
+        self.out_scale, self.in_range = mapping.learned_scale(weight), mapping.learned_range(weight)
         seeds = random.seed_tensor(seed, weight.shape[:-2])
         self.tiles = nn.ModuleList(
             Tile(
@@ -66,10 +76,14 @@ class Grid(nn.Module):
                 algorithm=algorithm,
                 crossbar=crossbar,
                 seed=random.derive(seeds, k).flatten().tolist(),
-                mapping=replace(mapping, learn_out_scaling=False),
+                mapping=replace(mapping, learn_out_scaling=False, input_range=None),
             )
             for k, (row, column) in enumerate(self._places())
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.number = number(self)  # a copy is another grid
 
     @property
     def handle(self) -> nn.Parameter:

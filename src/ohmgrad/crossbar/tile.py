@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.input_range import InputRange, LearnedRange
 from ohmgrad.crossbar.make import make_crossbar
+from ohmgrad.crossbar.numbers import number
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
@@ -75,6 +78,8 @@ class Mapping:
     """How a layer's matrix W is put onto crossbars: W = a W_t with digital scales a, split where it is too large.
 
     Args:
+        digital_bias: False puts a layer's bias onto the crossbar too: one more column, whose input is always 1. It is
+            scaled, split, read and pulsed with the rest.
         weight_scaling_omega: the largest |W_t| at the start; 0 for no scaling, a = 1. Keep it below
             w_max (1 - 2 w_max_dtod).
         weight_scaling_columnwise: a scale for each output instead of one.
@@ -84,10 +89,12 @@ class Mapping:
         out_scaling_columnwise: such a factor for each output.
         max_input_size, max_output_size: the largest crossbar; larger matrices go onto several, whose partial sums are
             added digitally. None for no limit.
+        input_range: a learned range of the inputs; None for none, where noise management scales each vector.
 
-    Source: aihwkit `MappingParameter`, whose names these are.
+    Source: aihwkit `MappingParameter` and `InputRangeParameter`, whose names these are.
     """
 
+    digital_bias: bool = True
     weight_scaling_omega: float = 0.0
     weight_scaling_columnwise: bool = False
     weight_scaling_lr_compensation: bool = False
@@ -95,6 +102,7 @@ class Mapping:
     out_scaling_columnwise: bool = False
     max_input_size: int | None = None
     max_output_size: int | None = None
+    input_range: InputRange | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight_scaling_omega < math.inf:
@@ -102,6 +110,8 @@ class Mapping:
         for name in ("max_input_size", "max_output_size"):
             if (size := getattr(self, name)) is not None and size < 1:
                 raise ValueError(f"Mapping needs {name} >= 1 or None, got {size}")
+        if not isinstance(self.input_range, InputRange | None):
+            raise TypeError(f"Mapping needs an InputRange or None as input_range, got {self.input_range!r}")
 
     def scales(self, weight: Tensor) -> Tensor | None:
         """The scales a of a matrix (*replica, out, in): (*replica, out), or (*replica, 1) for one; 1 where W is 0."""
@@ -117,6 +127,12 @@ class Mapping:
         n = weight.shape[-2] if self.out_scaling_columnwise else 1
         return nn.Parameter(weight.new_ones(*weight.shape[:-2], n)) if self.learn_out_scaling else None
 
+    def learned_range(self, weight: Tensor) -> LearnedRange | None:
+        """The range of the inputs of a matrix (*replica, out, in)."""
+        if self.input_range is None:
+            return None
+        return LearnedRange(self.input_range, replicas=weight.shape[:-2], dtype=weight.dtype)
+
 
 class Tile(nn.Module):
     """An algorithm's crossbars behind one matrix, (*replica, out, in).
@@ -127,10 +143,12 @@ class Tile(nn.Module):
         crossbar: keyword arguments of `Crossbar` (device, update, periphery, count_pulses), seed and shape aside.
         seed: one integer, or one for each replica. Crossbar number k of the tile derives its own from it.
         mapping: digital scales; `max_input_size` and `max_output_size` are up to `grid.place`.
+        has_bias: the last column is a bias, for `ohmgrad.nn.function.read` to feed a 1.
     """
 
     out_scale: nn.Parameter | None
     scale: Tensor | None
+    calls: Tensor
 
     def __init__(
         self,
@@ -140,9 +158,10 @@ class Tile(nn.Module):
         crossbar: dict,
         seed: int | Sequence[int] = 0,
         mapping: Mapping | None = None,
+        has_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.mapping = mapping or Mapping()
+        self.mapping, self.has_bias, self.number = mapping or Mapping(), has_bias, number(self)
         weight = weight.detach()
         self.shape = shape = (weight.shape[-2], weight.shape[-1])
         self.replicas = replicas = tuple(weight.shape[:-2])
@@ -159,12 +178,25 @@ class Tile(nn.Module):
         self.algorithm = algorithm
         self.register_buffer("scale", self.mapping.scales(weight))
         self.state = algorithm.init(new_crossbar, weight if self.scale is None else weight / self.scale[..., None])
-        self.out_scale = self.mapping.learned_scale(weight)
+        self.out_scale, self.in_range = self.mapping.learned_scale(weight), self.mapping.learned_range(weight)
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # says whether updates wait. It never changes.
         self.handle = nn.Parameter(torch.zeros((), dtype=dtype))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self.waiting: list[Update] = []
         self._offset: LowRank | None = None
+        self._lost = 0  # passes in a row whose updates were forgotten by zero_grad of something else than our optimizer
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Tile:
+        """`.to`, `.double` and the like: before anything moves, the dtype has to be one that devices can have."""
+        dtype = fn(torch.empty(0, dtype=self.handle.dtype)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"a tile needs dtype float32 or float64, got {dtype}, in which small pulses would be lost")
+        return super()._apply(fn, recurse)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.number = number(self)  # a copy is another tile
 
     @property
     def weight(self) -> Tensor:
@@ -219,6 +251,13 @@ class Tile(nn.Module):
     def record(self, update: Update) -> None:
         """Keep an update until the optimizer steps; zero_grad (of optimizer or module) lets go of what waits."""
         if not self._is_waiting():
+            self._lost = self._lost + 1 if self.waiting else 0
+            if self._lost == 3:
+                warnings.warn(
+                    "updates that waited on a tile were dropped by zero_grad three times, and none was sent: tiles are "
+                    "trained by ohmgrad.AnalogOptimizer, not by torch's",
+                    stacklevel=2,
+                )
             self.waiting = []
             self.handle.grad = torch.full_like(self.handle, MARK)
         self.waiting.append(update)
@@ -229,12 +268,13 @@ class Tile(nn.Module):
 
         Time passes with each mini-batch, for every crossbar of the tile, also where nothing waits.
         """
-        waiting, self.waiting = self.waiting, []
-        if self._is_waiting():
-            for update in _merge(waiting):
-                self._send(update, lr)
-        for bar in self.crossbars:
-            bar.relax()
+        waiting, self.waiting, self._lost = self.waiting, [], 0
+        with exactly(self.handle):
+            if self._is_waiting():
+                for update in _merge(waiting):
+                    self._send(update, lr)
+            for bar in self.crossbars:
+                bar.relax()
 
     def _send(self, update: Update, lr: float) -> None:
         """An update of W as one of W_t = W / a, which moves by 1 / a times what W is to move by."""
@@ -245,6 +285,12 @@ class Tile(nn.Module):
 
     def _is_waiting(self) -> bool:
         return self.handle.grad is not None and bool(self.handle.grad)
+
+
+def exactly(like: Tensor) -> AbstractContextManager:
+    """Inside, torch.autocast does nothing: rounding is up to converters, and devices have the tile's own dtype."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

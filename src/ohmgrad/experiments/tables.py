@@ -50,7 +50,8 @@ def build(kind: type[T] | T, table: Mapping[str, Any], section: str) -> T:
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
-    """That value as the annotation has it: lists as tuples, whole numbers as floats, "none" as None.
+    """That value as the annotation has it: lists as tuples, tables as dataclasses, whole numbers as floats, "none" as
+    None.
 
     Raises:
         ValueError: it is of another type.
@@ -58,6 +59,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (inner,) = (h for h in typing.get_args(hint) if h is not types.NoneType)  # X | None, no other unions
         return None if value == NONE else typed(value, inner, where)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} needs a section, [{where}] with keys below, got {reprlib.repr(value)}")
+        return build(hint, value, where)
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint) or isinstance(value, bool):
             raise ValueError(f"{where} needs one of {', '.join(typing.get_args(hint))}, got {reprlib.repr(value)}")

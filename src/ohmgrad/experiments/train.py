@@ -23,7 +23,7 @@ from ohmgrad import checkpoint, random
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.experiments.data import Dataset
 from ohmgrad.experiments.tables import plain
-from ohmgrad.experiments.train_settings import TrainSettings
+from ohmgrad.experiments.train_settings import TrainSettings, optimizer_of
 from ohmgrad.files import sweep, write
 from ohmgrad.nn import convert
 from ohmgrad.periphery import Periphery
@@ -81,7 +81,7 @@ class Run:
             mapping=settings.mapping,
             seed=loop.seed,
         ).to(device)
-        self.optimizer = settings.optimizer.make(self.model)
+        self.optimizer = optimizer_of(self.model, settings.optimizer)
         self.scheduler = settings.schedule.make(self.optimizer, loop.epochs)
         self.place, self.epochs = Place(), list[Epoch]()
         self.saved_at = time.monotonic()

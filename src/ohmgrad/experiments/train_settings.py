@@ -5,7 +5,7 @@
     [device]     name (devices/catalog.py), which may be a file of a device, NAME.toml, and its fields
     [algorithm]  name (algorithms/) and its fields
     [periphery]  name of a set of converters (ideal, default, preset, standard), and fields, of both directions
-    [mapping]    digital scales and the largest size of a crossbar (crossbar/tile.py)
+    [mapping]    digital scales and the largest size of a crossbar (crossbar/tile.py); [mapping.input_range]
     [update]     kind, expected or pulsed, and its fields (pulses/settings.py)
     [optimizer]  digital, of the parameters that are not on tiles: sgd, adam or adamw, and its fields
     [schedule]   kind of the learning rate's course: none, step, multi-step or cosine, and its fields
@@ -51,14 +51,6 @@ class DataSettings:
             raise ValueError(f"name needs one of {', '.join(DATASETS)}, got {self.name!r}")
 
 
-class OptimizerSettings(Protocol):
-    """Learning rate and digital optimizer."""
-
-    def make(self, model: torch.nn.Module) -> AnalogOptimizer:
-        """The optimizer of that model."""
-        ...
-
-
 def _need(settings: Any, names: tuple[str, ...], low: float = 0.0, *, is_open: bool = False) -> None:
     """Raises ValueError where a field is not a finite number >= low, or > low if open."""
     for name in names:
@@ -83,10 +75,6 @@ class SGD:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("nesterov needs a momentum > 0 and no dampening")
 
-    def make(self, model: torch.nn.Module) -> AnalogOptimizer:
-        """The optimizer of that model."""
-        return AnalogOptimizer(model, digital=torch.optim.SGD, **vars(self))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
@@ -104,10 +92,6 @@ class Adam:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas needs two numbers in [0, 1), got {self.betas}")
 
-    def make(self, model: torch.nn.Module) -> AnalogOptimizer:
-        """The optimizer of that model."""
-        return AnalogOptimizer(model, digital=torch.optim.Adam, **vars(self))
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
@@ -122,9 +106,14 @@ class AdamW:
     def __post_init__(self) -> None:
         Adam(**vars(self))  # its rules
 
-    def make(self, model: torch.nn.Module) -> AnalogOptimizer:
-        """The optimizer of that model."""
-        return AnalogOptimizer(model, digital=torch.optim.AdamW, **vars(self))
+
+OptimizerSettings = SGD | Adam | AdamW
+DIGITAL = {SGD: torch.optim.SGD, Adam: torch.optim.Adam, AdamW: torch.optim.AdamW}
+
+
+def optimizer_of(model: torch.nn.Module, settings: OptimizerSettings) -> AnalogOptimizer:
+    """The optimizer of that model."""
+    return AnalogOptimizer(model, digital=DIGITAL[type(settings)], **vars(settings))
 
 
 class Schedule(Protocol):
@@ -244,7 +233,7 @@ def _kebab(name: str) -> str:
 
 CONVERTERS = {"ideal": PERFECT, "default": DEFAULT, "preset": PRESET, "standard": STANDARD}
 UPDATES = {"expected": ExpectedUpdate, "pulsed": PulsedUpdate}
-OPTIMIZERS: dict[str, type[SGD] | type[Adam] | type[AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[OptimizerSettings]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 SCHEDULES: dict[str, type[Constant] | type[Step] | type[MultiStep] | type[Cosine]] = {
     "none": Constant,
     "step": Step,
@@ -275,7 +264,7 @@ def read(path: Path, device_model: str | None = None) -> TrainSettings:
     """
     content = path.read_bytes()
     try:
-        tables = tomllib.loads(content.decode())
+        tables = tomllib.loads(content.decode("utf-8-sig"))
         return from_tables(tables if device_model is None else {**tables, "device": {"name": device_model}})
     except RecursionError:
         raise ValueError(f"{path}: lists or tables lie too deep in one another") from None
@@ -304,4 +293,7 @@ def from_tables(tables: Mapping[str, Any]) -> TrainSettings:
             parts[section] = build(of, {k: v for k, v in table.items() if k != key}, section)
         else:
             parts[section] = build(PLAIN[section], table, section)
+    idle = [k for k in tables.get("periphery", {}) if k not in ("name", "is_perfect")]
+    if idle and parts["periphery"].is_perfect:
+        raise ValueError(f"periphery.{idle[0]} does nothing where reads are ideal: periphery.name needs another set")
     return TrainSettings(**parts)

@@ -1,6 +1,7 @@
 """Floor 5: torch layers on tiles."""
 
 from ohmgrad.nn.attention import AnalogMultiheadAttention
+from ohmgrad.nn.cells import AnalogGRUCell, AnalogLSTMCell, AnalogRNNCell
 from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from ohmgrad.nn.convert import convert, to_digital
 from ohmgrad.nn.embedding import AnalogEmbedding
@@ -16,10 +17,13 @@ __all__ = [
     "AnalogConv3d",
     "AnalogEmbedding",
     "AnalogGRU",
+    "AnalogGRUCell",
     "AnalogLSTM",
+    "AnalogLSTMCell",
     "AnalogLinear",
     "AnalogMultiheadAttention",
     "AnalogRNN",
+    "AnalogRNNCell",
     "Hardware",
     "Rule",
     "convert",

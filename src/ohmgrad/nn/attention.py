@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, pad, scaled_dot_product_attention
 
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, filled, need_one, of_replica
+from ohmgrad.nn.layer import blank, child_seeds, filled
 from ohmgrad.nn.linear import AnalogLinear
 
 
@@ -25,11 +25,12 @@ class AnalogMultiheadAttention(nn.Module):
         embed_dim, num_heads, dropout, bias, add_zero_attn, kdim, vdim, batch_first: as in torch's layer, whose
             initialisation is used.
         add_bias_kv: not on tiles; only False.
-        seed: of the tiles.
+        seed: of the tiles; one integer or one for each replica.
+        replicas: leading dimensions of weights, inputs and outputs; masks may have them.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
     Raises:
-        ValueError: `add_bias_kv`; a mask or an input has another shape; nested tensors; replicas.
+        ValueError: `add_bias_kv`; a mask or an input has another shape; nested tensors.
 
     >>> from ohmgrad.devices import Ideal
     >>> x = torch.zeros(5, 7, 6)
@@ -39,6 +40,10 @@ class AnalogMultiheadAttention(nn.Module):
 
     # torch's encoder layers ask this before they hand the weights to a fused kernel, which would not read the tiles.
     _qkv_same_embed_dim = False
+    q_proj: AnalogLinear
+    k_proj: AnalogLinear
+    v_proj: AnalogLinear
+    out_proj: AnalogLinear
 
     def __init__(
         self,
@@ -53,12 +58,14 @@ class AnalogMultiheadAttention(nn.Module):
         batch_first: bool = False,
         *,
         seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # as in AnalogLinear
     ) -> None:
         super().__init__()
         options = (embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first)
-        self._place(nn.MultiheadAttention(*options, dtype=dtype), Hardware(**hardware), seed)
+        layers = [nn.MultiheadAttention(*options, dtype=dtype) for _ in range(math.prod(replicas))]
+        self._place(layers, Hardware(**hardware), seed, replicas)
 
     @classmethod
     def from_digital(
@@ -69,38 +76,45 @@ class AnalogMultiheadAttention(nn.Module):
         seed: int | Sequence[int] = 0,
         replicas: Sequence[int] = (),
     ) -> AnalogMultiheadAttention:
-        """The layer from a digital one; what is frozen stays frozen."""
-        need_one(cls.__name__, layers, replicas)
+        """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
         layer = blank(cls)
-        layer._place(layers[0], hardware, seed)
+        layer._place(layers, hardware, seed, replicas)
         return layer
 
-    def _place(self, layer: nn.MultiheadAttention, hardware: Hardware, seed: int | Sequence[int]) -> None:
+    def _place(
+        self,
+        layers: Sequence[nn.MultiheadAttention],
+        hardware: Hardware,
+        seed: int | Sequence[int],
+        replicas: Sequence[int],
+    ) -> None:
+        layer, self.replicas = layers[0], tuple(replicas)
         if layer.bias_k is not None:
             raise ValueError("AnalogMultiheadAttention needs add_bias_kv=False, got True")
         self.embed_dim, self.num_heads, self.head_dim = layer.embed_dim, layer.num_heads, layer.head_dim
         self.kdim, self.vdim, self.dropout = layer.kdim, layer.vdim, layer.dropout
         self.add_zero_attn, self.batch_first = layer.add_zero_attn, layer.batch_first
-        seeds = child_seeds(seed, (), 4)
-        for name, part, own in zip("qkv", _in_projections(layer), seeds, strict=False):
-            self.add_module(f"{name}_proj", AnalogLinear.from_digital([part], hardware=hardware, seed=own))
-        self.out_proj = AnalogLinear.from_digital([layer.out_proj], hardware=hardware, seed=seeds[3])
+        projections = [*zip(*map(_in_projections, layers), strict=True), [m.out_proj for m in layers]]
+        seeds = child_seeds(seed, replicas, 4)
+        for name, own_layers, own in zip(("q_proj", "k_proj", "v_proj", "out_proj"), projections, seeds, strict=True):
+            linear = AnalogLinear.from_digital(own_layers, hardware=hardware, seed=own, replicas=replicas)
+            self.add_module(name, linear)
         self.train(layer.training)
 
     @property
     def in_proj_weight(self) -> Tensor | None:
-        """The represented weights of q, k and v in one, (3 embed_dim, embed_dim); None if their sizes differ."""
+        """The represented weights of q, k and v, (*replica, 3 embed_dim, embed_dim); None if their sizes differ."""
         parts = [m.weight for m in self._projections()]
-        return torch.cat(parts) if self.kdim == self.vdim == self.embed_dim else None
+        return torch.cat(parts, -2) if self.kdim == self.vdim == self.embed_dim else None
 
     @property
     def in_proj_bias(self) -> Tensor | None:
-        """The biases of q, k and v in one, (3 embed_dim,)."""
+        """The biases of q, k and v in one, (*replica, 3 embed_dim)."""
         biases: list[Tensor] = [m.bias for m in self._projections() if m.bias is not None]
-        return torch.cat(biases) if biases else None
+        return torch.cat(biases, -1) if biases else None
 
     def _projections(self) -> list[AnalogLinear]:
-        return [m for name, m in self.named_children() if isinstance(m, AnalogLinear) and name != "out_proj"]
+        return [self.q_proj, self.k_proj, self.v_proj]
 
     def forward(
         self,
@@ -116,10 +130,10 @@ class AnalogMultiheadAttention(nn.Module):
         """As torch's layer; `is_causal` is the hint that attn_mask is causal, and needs that mask.
 
         Args:
-            query: (batch, L, embed_dim) if `batch_first`, else (L, batch, embed_dim), or (L, embed_dim). key, value: so
-                with S for L, and kdim, vdim.
-            key_padding_mask: (batch, S) or (S,). attn_mask: (L, S) or (batch * heads, L, S). Both bool, True where not
-                to look, or floats that are added.
+            query: (batch, L, embed_dim) if `batch_first`, else (L, batch, embed_dim), or (L, embed_dim); replicas in
+                front. key, value: so with S for L, and kdim, vdim.
+            key_padding_mask: (batch, S) or (S,), and may have replicas in front. attn_mask: (L, S) or (batch * heads,
+                L, S), of all replicas. Both bool, True where not to look, or floats that are added.
 
         Returns:
             The output, in the form of query; and the weights, (batch, L, S) averaged over heads or (batch, heads, L,
@@ -128,22 +142,24 @@ class AnalogMultiheadAttention(nn.Module):
         inputs = (query, key, value)
         if any(x.is_nested for x in inputs):
             raise ValueError("AnalogMultiheadAttention needs plain tensors, got a nested one")
-        if query.dim() not in (2, 3) or any(x.dim() != query.dim() for x in inputs):
-            raise ValueError(f"query, key and value need 2 or 3 dimensions, got {[tuple(x.shape) for x in inputs]}")
+        lead = len(self.replicas)
+        if query.dim() - lead not in (2, 3) or any(x.dim() != query.dim() for x in inputs):
+            needed = f"{lead + 2} or {lead + 3}"
+            raise ValueError(f"query, key and value need {needed} dimensions, got {[tuple(x.shape) for x in inputs]}")
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True is a hint about attn_mask, got no attn_mask")
-        is_batched = query.dim() == 3
+        is_batched = query.dim() - lead == 3
         if not is_batched:
-            query, key, value = (x.unsqueeze(0) for x in inputs)
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+            query, key, value = (x.unsqueeze(-3) for x in inputs)
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(-2)
         elif not self.batch_first:
-            query, key, value = (x.transpose(0, 1) for x in inputs)
+            query, key, value = (x.transpose(-3, -2) for x in inputs)
         y, weights = self._attend(query, key, value, key_padding_mask, attn_mask, need_weights)
         if weights is not None and average_attn_weights:
-            weights = weights.mean(1)
+            weights = weights.mean(-3)
         if not is_batched:
-            return y.squeeze(0), None if weights is None else weights.squeeze(0)
-        return y if self.batch_first else y.transpose(0, 1), weights
+            return y.squeeze(-3), None if weights is None else weights.squeeze(lead)
+        return y if self.batch_first else y.transpose(-3, -2), weights
 
     def _attend(
         self,
@@ -154,7 +170,7 @@ class AnalogMultiheadAttention(nn.Module):
         attn_mask: Tensor | None,
         need_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Batch first: the output (batch, L, embed_dim) and the weights (batch, heads, L, S)."""
+        """Batch first: the output (*replica, batch, L, embed_dim) and the weights (*replica, batch, heads, L, S)."""
         mask = self._mask(query, key, key_padding_mask, attn_mask)
         q, k, v = (self._heads(m(x)) for m, x in zip(self._projections(), (query, key, value), strict=True))
         if self.add_zero_attn:
@@ -169,17 +185,17 @@ class AnalogMultiheadAttention(nn.Module):
             y = weights @ v
         else:
             y = scaled_dot_product_attention(q, k, v, mask, p)
-        return self.out_proj(y.transpose(1, 2).flatten(2)), weights
+        return self.out_proj(y.transpose(-3, -2).flatten(-2)), weights
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(batch, time, embed_dim) to (batch, heads, time, head_dim)."""
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        """(..., time, embed_dim) to (..., heads, time, head_dim)."""
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-3, -2)
 
     def _mask(
         self, query: Tensor, key: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None
     ) -> Tensor | None:
-        """Both masks as one that is added to the scores, broadcast against (batch, heads, L, S)."""
-        batch, L, S = len(query), query.shape[1], key.shape[1]
+        """Both masks as one that is added to the scores, broadcast against (*replica, batch, heads, L, S)."""
+        (batch, L), S = query.shape[-3:-1], key.shape[-2]
         mask = None
         if attn_mask is not None:
             if attn_mask.shape not in ((L, S), (batch * self.num_heads, L, S)):
@@ -187,14 +203,14 @@ class AnalogMultiheadAttention(nn.Module):
                 raise ValueError(f"attn_mask needs the shape {needed}, got {tuple(attn_mask.shape)}")
             mask = _as_floats(attn_mask, query.dtype).reshape(-1, self.num_heads if attn_mask.dim() == 3 else 1, L, S)
         if key_padding_mask is not None:
-            if key_padding_mask.shape != (batch, S):
+            if key_padding_mask.shape not in ((batch, S), (*self.replicas, batch, S)):
                 raise ValueError(f"key_padding_mask needs the shape {(batch, S)}, got {tuple(key_padding_mask.shape)}")
-            padding = _as_floats(key_padding_mask, query.dtype)[:, None, None, :]
+            padding = _as_floats(key_padding_mask, query.dtype)[..., None, None, :]
             mask = padding if mask is None else mask + padding
         return mask
 
     def to_digital(self, *replica: int) -> nn.MultiheadAttention:
-        """torch's layer with the weights represented now."""
+        """torch's layer with the weights represented now, of one replica where there are replicas."""
         with torch.device("meta"):
             layer = nn.MultiheadAttention(
                 self.embed_dim, self.num_heads, self.dropout, self.out_proj.bias is not None,
@@ -208,7 +224,7 @@ class AnalogMultiheadAttention(nn.Module):
             parameters |= {"q_proj_weight": q.weight, "k_proj_weight": k.weight, "v_proj_weight": v.weight}
         out = self.out_proj.to_digital(*replica)
         filled(layer.out_proj, training=self.training, weight=out.weight, bias=out.bias)
-        return filled(layer, training=self.training, **of_replica((), replica, **parameters))
+        return filled(layer, training=self.training, **parameters)
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""

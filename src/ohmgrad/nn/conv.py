@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -93,16 +93,24 @@ class AnalogConv(nn.Module):
             matrix = matrix.unflatten(-2, (self.groups, -1))
             seed = torch.tensor(child_seeds(seed, replicas, self.groups)).T.flatten().tolist()
             hardware = hardware.repeated(self.groups)
-        self.tile = hardware.tile(matrix, seed=seed)
-        self.tile.requires_grad_(first.weight.requires_grad)
-        self.bias = digital_copy(layers, "bias", replicas)
+        # Not by register_parameter, which refuses the name of a property.
+        self.tile, self._parameters["bias"] = hardware.affine(
+            matrix, digital_copy(layers, "bias", replicas), is_trained=first.weight.requires_grad, seed=seed
+        )
         self.train(first.training)
 
     @property
     def weight(self) -> Tensor:
         """The represented kernels, (*replica, out, in / groups, *kernel), a new tensor."""
         per_group = self.in_channels // self.groups
-        return self.tile.weight.reshape(*self.replicas, self.out_channels, per_group, *self.kernel_size)
+        return matrix_and_bias(self.tile)[0].reshape(*self.replicas, self.out_channels, per_group, *self.kernel_size)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The digital parameter, or what the tile represents, a new tensor, (*replica, out); None for none."""
+        if not self.tile.has_bias:
+            return self._parameters["bias"]
+        return self.tile.weight[..., -1].reshape(*self.replicas, self.out_channels)
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, batch, in, *size) to (*replica, batch, out, *positions)."""
@@ -112,9 +120,10 @@ class AnalogConv(nn.Module):
         positions = windows.shape[2 : 2 + n]
         y = self._rejoin(read(self.tile, self._vectors(windows)), positions)
         y = y.reshape(*input.shape[: -1 - n], self.out_channels, *positions)
-        if self.bias is not None:
+        bias = self._parameters["bias"]
+        if bias is not None:
             lead = (*self.replicas, *[1] * (y.dim() - 1 - n - len(self.replicas)))
-            y = y + self.bias.reshape(*lead, self.out_channels, *[1] * n)
+            y = y + bias.reshape(*lead, self.out_channels, *[1] * n)
         return y.contiguous()  # as torch's, so that .view works on it
 
     def windows(self, x: Tensor) -> Tensor:
@@ -140,7 +149,8 @@ class AnalogConv(nn.Module):
         positions, kernel = range(4, 4 + n), range(4 + n, 4 + 2 * n)
         n_samples = batch * math.prod(windows.shape[2 : 2 + n])
         # The one copy on the way.
-        return parts.permute(0, 2, 1, *positions, 3, *kernel).reshape(*self._lead, n_samples, self.tile.shape[1])
+        vectors = parts.permute(0, 2, 1, *positions, 3, *kernel)
+        return vectors.reshape(*self._lead, n_samples, channels * math.prod(self.kernel_size))
 
     def _rejoin(self, y: Tensor, positions: Sequence[int]) -> Tensor:
         """What the tile gave, (*replica, [group], batch * positions, out / groups), as (replica, batch, group, out /
@@ -170,10 +180,8 @@ class AnalogConv(nn.Module):
         }  # fmt: skip
         with torch.device("meta"):
             layer = self.digital(self.in_channels, self.out_channels, **options)
-        weight = represented(self.tile, self.weight)
-        return filled(
-            layer, training=self.training, **of_replica(self.replicas, replica, weight=weight, bias=self.bias)
-        )
+        parameters = {name: represented(self.tile, getattr(self, name)) for name in ("weight", "bias")}
+        return filled(layer, training=self.training, **of_replica(self.replicas, replica, **parameters))
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -15,8 +16,9 @@ from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
-from ohmgrad.nn import fused
+from ohmgrad.nn import fused, hooks
 from ohmgrad.nn.attention import AnalogMultiheadAttention
+from ohmgrad.nn.cells import AnalogGRUCell, AnalogLSTMCell, AnalogRNNCell
 from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from ohmgrad.nn.embedding import AnalogEmbedding
 from ohmgrad.nn.hardware import Hardware
@@ -36,6 +38,9 @@ LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
     nn.RNN: AnalogRNN,
     nn.GRU: AnalogGRU,
     nn.LSTM: AnalogLSTM,
+    nn.RNNCell: AnalogRNNCell,
+    nn.GRUCell: AnalogGRUCell,
+    nn.LSTMCell: AnalogLSTMCell,
     nn.MultiheadAttention: AnalogMultiheadAttention,
 }
 
@@ -53,13 +58,14 @@ def convert(
     count_pulses: bool = False,
     periphery: Periphery | None = None,
     mapping: WeightMapping | None = None,
-    rules: Sequence[Rule] = (),
+    rules: Rule | Sequence[Rule] = (),
 ) -> nn.Module:
     """The same model with its layers on tiles; the model given stays as it is.
 
     Every layer of `LAYERS` becomes analog, unless a rule keeps it digital. Digital stay also subclasses with a forward
     of their own, and layers whose weights are computed from other parameters (`torch.nn.utils.parametrize`,
-    weight_norm, pruning). `summary` lists what became of each. Hooks of a layer stay with the digital one.
+    weight_norm, pruning). `summary` lists what became of each. Forward and backward hooks of a layer go with it, those
+    of its parameters and of its state dict do not.
 
     Args:
         model: any module tree; a sequence of equally built ones becomes one model of replicas, each with the
@@ -80,12 +86,17 @@ def convert(
         ValueError: the models differ in structure, or hold layers that cannot be replicated; no layer becomes analog;
             a rule matches no layer; a layer has no device, no weights yet (lazy, or on the meta device), an option that
             no tile can have, or a parameter that it shares with another layer.
+        TypeError: what is given is no module, device, algorithm and so on; a layer is neither float32 nor float64.
 
     >>> from ohmgrad.devices import Ideal
     >>> convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), device=Ideal())[0].weight.shape
     torch.Size([2, 3])
     """
-    models = [model] if isinstance(model, nn.Module) else list(model)
+    models = [model] if isinstance(model, nn.Module) else list(model) if isinstance(model, Sequence) else [model]
+    for one in models:
+        if not isinstance(one, nn.Module):
+            raise TypeError(f"convert needs a module, or a sequence of them, got {one!r}")
+    rules = [rules] if isinstance(rules, Rule) else rules
     if not models:
         raise ValueError("convert needs at least one model, got an empty sequence")
     if replicas is None:
@@ -110,8 +121,7 @@ def convert(
         if name in chosen:
             own = random.derive(seeds, k).flatten().tolist()
             converted[id(trees[0][name])] = _on_tiles(name, kind, [t[name] for t in trees], chosen[name], own, replicas)
-    # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
-    analog = copy.deepcopy(models[0], converted)  # type: ignore[arg-type]
+    analog = _copied(models[0], converted)
     fused.switch_off(analog)
     return analog
 
@@ -139,9 +149,20 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
         if isinstance(module, tuple(LAYERS.values())) and not _lies_inside(name, done):
             converted[id(module)] = module.to_digital(*index)
             done.append(name)
-    digital = copy.deepcopy(model, converted)  # type: ignore[arg-type]  # as in convert
+    digital = _copied(model, converted)
     fused.restore(digital)
     return digital
+
+
+def _copied(model: nn.Module, converted: dict[int, nn.Module]) -> nn.Module:
+    """A deep copy in which other layers, with their hooks, stand where those of these ids stood."""
+    # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
+    memo: dict[int, Any] = dict(converted)
+    copied = copy.deepcopy(model, memo)
+    for module in model.modules():
+        if id(module) in converted:
+            hooks.carry(module, converted[id(module)], memo)
+    return copied
 
 
 def _find(tree: Tree) -> dict[str, type[nn.Module]]:
@@ -157,7 +178,9 @@ def _find(tree: Tree) -> dict[str, type[nn.Module]]:
             found[name] = kind
     if not found:
         names = ", ".join(kind.__name__ for kind in LAYERS)
-        raise ValueError(f"convert found no layer for tiles in {type(tree['']).__name__}; it knows {names}")
+        is_done = any(isinstance(m, tuple(LAYERS.values())) for m in tree.values())
+        what = type(tree[""]).__name__ + ", whose layers are analog already" * is_done
+        raise ValueError(f"convert found no layer for tiles in {what}; it knows {names}")
     return found
 
 
@@ -246,5 +269,5 @@ def _on_tiles(
         return LAYERS[kind].from_digital(
             layers, hardware=hardware, seed=seed, replicas=(len(layers),) if replicas else ()
         )
-    except ValueError as error:
-        raise ValueError(f"convert cannot put {name!r} ({kind.__name__}) on tiles: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"convert cannot put {name!r} ({kind.__name__}) on tiles: {error}") from error

@@ -80,8 +80,8 @@ class AnalogEmbedding(nn.Module):
         self.num_embeddings, self.embedding_dim = first.num_embeddings, first.embedding_dim
         self.padding_idx = first.padding_idx
         self.replicas = tuple(replicas)
-        self.tile = hardware.tile(stacked(layers, "weight", replicas).mT, seed=seed)
-        self.tile.requires_grad_(first.weight.requires_grad)
+        table = stacked(layers, "weight", replicas).mT
+        self.tile, _ = hardware.without_range().affine(table, None, is_trained=first.weight.requires_grad, seed=seed)
         self.train(first.training)
 
     @property
@@ -96,7 +96,12 @@ class AnalogEmbedding(nn.Module):
                 f"input needs integers of the shape {(*self.replicas, '...')}, "
                 f"got {input.dtype} of {tuple(input.shape)}"
             )
-        if input.numel() and not 0 <= int(input.min()) <= int(input.max()) < self.num_embeddings:
+        # A graph cannot look at them; there scatter_ refuses.
+        if (
+            not torch.compiler.is_compiling()
+            and input.numel()
+            and not 0 <= int(input.min()) <= int(input.max()) < self.num_embeddings
+        ):
             raise IndexError(
                 f"input needs numbers from 0 to {self.num_embeddings - 1}, got {int(input.min())} to {int(input.max())}"
             )

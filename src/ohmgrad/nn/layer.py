@@ -50,9 +50,15 @@ def digital_copy(layers: Sequence[nn.Module], name: str, replicas: Sequence[int]
     return None if first is None else nn.Parameter(stacked(layers, name, replicas), first.requires_grad)
 
 
-def represented(tile: Tile | Grid, weight: Tensor) -> nn.Parameter:
-    """The weight that a tile represents as a digital parameter, which is trained if the tile is."""
-    return nn.Parameter(weight, tile.handle.requires_grad)
+def matrix_and_bias(tile: Tile | Grid) -> tuple[Tensor, Tensor | None]:
+    """The matrix that a tile represents, and the bias if it has one: (*replica, out, in) and (*replica, out)."""
+    weight = tile.weight
+    return (weight[..., :-1], weight[..., -1]) if tile.has_bias else (weight, None)
+
+
+def represented(tile: Tile | Grid, value: Tensor | None) -> nn.Parameter | None:
+    """What a tile represents as a digital parameter, which is trained if the tile is; a parameter stays what it is."""
+    return value if value is None or isinstance(value, nn.Parameter) else nn.Parameter(value, tile.handle.requires_grad)
 
 
 def filled(layer: M, *, training: bool, **parameters: Tensor | None) -> M:
@@ -77,13 +83,6 @@ def of_replica(
         name: None if value is None else nn.Parameter(value.detach()[replica], value.requires_grad)
         for name, value in parameters.items()
     }
-
-
-def need_one(kind: str, layers: Sequence[nn.Module], replicas: Sequence[int]) -> nn.Module:
-    """The only layer. Raises ValueError where replicas are asked of a layer that has none."""
-    if replicas or len(layers) != 1:
-        raise ValueError(f"{kind} has no replicas, got {len(layers)} layers for replicas {tuple(replicas)}")
-    return layers[0]
 
 
 def child_seeds(seed: int | Sequence[int], replicas: Sequence[int], n: int) -> list[list[int]]:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
 
 
 class AnalogLinear(nn.Module):
-    """y = W x + b with W on a tile and b digital; on ideal devices it is `torch.nn.Linear`.
+    """y = W x + b with W on a tile, and b too or digital; on ideal devices it is `torch.nn.Linear`.
 
     Args:
         in_features, out_features, bias: as in `torch.nn.Linear`, whose initialisation is used.
@@ -66,32 +66,36 @@ class AnalogLinear(nn.Module):
         first = layers[0]
         self.in_features, self.out_features = first.in_features, first.out_features
         self.replicas = tuple(replicas)
-        self.tile = hardware.tile(stacked(layers, "weight", replicas), seed=seed)
-        self.tile.requires_grad_(first.weight.requires_grad)
-        self.bias = digital_copy(layers, "bias", replicas)
+        weight, bias = stacked(layers, "weight", replicas), digital_copy(layers, "bias", replicas)
+        # Not by register_parameter, which refuses the name of a property.
+        self.tile, self._parameters["bias"] = hardware.affine(
+            weight, bias, is_trained=first.weight.requires_grad, seed=seed
+        )
         self.train(first.training)
 
     @property
     def weight(self) -> Tensor:
         """The represented matrix, (*replica, out, in), a new tensor."""
-        return self.tile.weight
+        return matrix_and_bias(self.tile)[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The digital parameter, or what the tile represents, a new tensor, (*replica, out); None for none."""
+        return matrix_and_bias(self.tile)[1] if self.tile.has_bias else self._parameters["bias"]
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, ..., in) to (*replica, ..., out)."""
-        y = read(self.tile, input)
-        if self.bias is None:
+        y, bias = read(self.tile, input), self._parameters["bias"]
+        if bias is None:
             return y
-        shape = (*self.bias.shape[:-1], *[1] * (y.dim() - self.bias.dim()), self.out_features)
-        return y + self.bias.reshape(shape)
+        return y + bias.reshape(*bias.shape[:-1], *[1] * (y.dim() - bias.dim()), self.out_features)
 
     def to_digital(self, *replica: int) -> nn.Linear:
         """torch's layer with the weights represented now, of one replica where there are replicas."""
         with torch.device("meta"):
             layer = nn.Linear(self.in_features, self.out_features, self.bias is not None)
-        weight = represented(self.tile, self.weight)
-        return filled(
-            layer, training=self.training, **of_replica(self.replicas, replica, weight=weight, bias=self.bias)
-        )
+        parameters = {name: represented(self.tile, getattr(self, name)) for name in ("weight", "bias")}
+        return filled(layer, training=self.training, **of_replica(self.replicas, replica, **parameters))
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""

@@ -1,75 +1,60 @@
 """Recurrent layers whose matrices are tiles: one for the input and one for the hidden state, per layer and direction.
 
-    RNN    h = f(W x + b + U h + c)                                         f = tanh or relu
-    GRU    r, z = s(W x + b + U h + c),  n = tanh(W x + b + r (U h + c)),   h = (1 - z) n + z h
-    LSTM   i, f, g, o = W x + b + U h + c,  c = s(f) c + s(i) tanh(g),      h = s(o) tanh(c)
-
-with s the logistic function, biases digital and the gates' rows in torch's order. W reads all time steps at once, U one
-step after the other. A padded batch is a packed one in which all sequences are equally long.
+`gates` has the equations of a step. W reads all time steps at once, U one step after the other. A padded batch is a
+packed one in which all sequences are equally long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, Self
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
-from ohmgrad.crossbar.grid import Grid
-from ohmgrad.crossbar.tile import Tile
-from ohmgrad.nn.function import read
+from ohmgrad.nn.gates import (
+    STEPS,
+    State,
+    initial_state,
+    nonlinearity,
+    place_all,
+    product,
+    represented_all,
+    state_parts,
+)  # fmt: skip
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, need_one, of_replica, represented
-
-State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (batch, size)
-Cell = Callable[[Tensor, Tensor, State], State]  # from what W and U gave, (batch, gates * hidden), to the next state
-
-
-def tanh_cell(from_x: Tensor, from_h: Tensor, state: State) -> State:
-    """Elman's."""
-    return (torch.tanh(from_x + from_h),)
-
-
-def relu_cell(from_x: Tensor, from_h: Tensor, state: State) -> State:
-    """Elman's with a rectifier."""
-    return (torch.relu(from_x + from_h),)
-
-
-def gru_cell(from_x: Tensor, from_h: Tensor, state: State) -> State:
-    """Gates reset, update, new; the reset gate acts on U h + c, as in torch."""
-    (h,) = state
-    (r_x, z_x, n_x), (r_h, z_h, n_h) = from_x.chunk(3, -1), from_h.chunk(3, -1)
-    r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
-    n = torch.tanh(n_x + r * n_h)
-    return ((1.0 - z) * n + z * h,)
-
-
-def lstm_cell(from_x: Tensor, from_h: Tensor, state: State) -> State:
-    """Gates input, forget, cell, output."""
-    _, c = state
-    i, f, g, o = (from_x + from_h).chunk(4, -1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
-
-
-# By torch's name for the mode of a recurrent layer.
-CELLS: dict[str, Cell] = {"RNN_TANH": tanh_cell, "RNN_RELU": relu_cell, "GRU": gru_cell, "LSTM": lstm_cell}
+from ohmgrad.nn.layer import blank, filled, of_replica
 
 
 class AnalogRecurrent(nn.Module):
     """What recurrent layers share; `AnalogRNN`, `AnalogGRU` and `AnalogLSTM` are the layers.
 
-    Tiles are named as torch's weights: `tile_ih_l0` holds weight_ih_l0, `tile_hh_l1_reverse` weight_hh_l1_reverse.
-    Biases have torch's names.
+    Args:
+        *args, **options: as in torch's layer, whose initialisation is used; and the fields of `ohmgrad.nn.Hardware`.
+        seed: of the tiles; one integer or one for each replica.
+        replicas: leading dimensions of weights, inputs, outputs and states.
 
     Raises:
-        ValueError: an input or initial state has another shape; replicas, which these layers have none of.
+        ValueError: an input or initial state has another shape, or replicas get a PackedSequence.
     """
 
     digital: ClassVar[type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]]
+
+    def __init__(
+        self,
+        *args: Any,  # torch's own layers have no narrower signature
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        hardware, own = Hardware.among(options)
+        layers = [self.digital(*args, dtype=dtype, **own) for _ in range(math.prod(replicas))]
+        self._place(layers, hardware, seed, replicas)
 
     @classmethod
     def from_digital(
@@ -80,72 +65,69 @@ class AnalogRecurrent(nn.Module):
         seed: int | Sequence[int] = 0,
         replicas: Sequence[int] = (),
     ) -> Self:
-        """The layer from a digital one; what is frozen stays frozen."""
-        need_one(cls.__name__, layers, replicas)
+        """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
         layer = blank(cls)
-        layer._place(layers[0], hardware, seed)
+        layer._place(layers, hardware, seed, replicas)
         return layer
 
-    def _place(self, layer: nn.RNNBase, hardware: Hardware, seed: int | Sequence[int]) -> None:
-        self.mode, self.input_size, self.hidden_size = layer.mode, layer.input_size, layer.hidden_size
-        self.num_layers, self.bias, self.batch_first = layer.num_layers, layer.bias, layer.batch_first
-        self.dropout, self.bidirectional, self.proj_size = layer.dropout, layer.bidirectional, layer.proj_size
-        names = [name for name, _ in layer.named_parameters()]
-        weights = [name for name in names if name.startswith("weight")]
-        for name, (own,) in zip(weights, child_seeds(seed, (), len(weights)), strict=True):
-            weight = getattr(layer, name)
-            tile = hardware.tile(weight, seed=own)
-            tile.requires_grad_(weight.requires_grad)
-            self.add_module(name.replace("weight", "tile"), tile)
-        for name in names:
-            if name not in weights:
-                self.register_parameter(name, digital_copy([layer], name, ()))
-        self.train(layer.training)
+    def _place(
+        self, layers: Sequence[nn.RNNBase], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+    ) -> None:
+        first, self.replicas = layers[0], tuple(replicas)
+        self.mode, self.input_size, self.hidden_size = first.mode, first.input_size, first.hidden_size
+        self.num_layers, self.bias, self.batch_first = first.num_layers, first.bias, first.batch_first
+        self.dropout, self.bidirectional, self.proj_size = first.dropout, first.bidirectional, first.proj_size
+        place_all(self, layers, hardware, seed, replicas)
+        self.train(first.training)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The represented matrices by torch's names of them, new tensors."""
-        return {name.replace("tile", "weight"): tile.weight for name, tile in self._tiles()}
-
-    def _tiles(self) -> list[tuple[str, Tile | Grid]]:
-        return [(name, m) for name, m in self.named_children() if isinstance(m, Tile | Grid)]
+        return {name: p.detach() for name, p in represented_all(self).items() if name.startswith("weight")}
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | State | None = None) -> tuple[Any, Any]:
         """As torch's layer.
 
         Args:
-            input: (time, batch, in), or (batch, time, in) if `batch_first`, or (time, in), or a PackedSequence.
-            hx: the initial state, (layers * directions, batch, size), or (h, c) of an LSTM; zero by default.
+            input: (*replica, time, batch, in), or (*replica, batch, time, in) if `batch_first`, or (*replica, time,
+                in), or a PackedSequence.
+            hx: the initial state, (*replica, layers * directions, batch, size), or (h, c) of an LSTM; zero by default.
 
         Returns:
             The last layer's hidden states, in the form of input, and the final state, in the form of hx.
         """
         if isinstance(input, PackedSequence):
-            sizes = input.batch_sizes.tolist()
-            state = _permuted(self._initial(hx, sizes[0], input.data), input.sorted_indices)
-            y, state = self._all_layers(input.data, sizes, state)
-            state = _permuted(state, input.unsorted_indices)
-            packed = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
-            return packed, self._outward(state)
+            return self._packed(input, hx)
         self._check(input)
-        is_batched = input.dim() == 3
+        is_batched = input.dim() == len(self.replicas) + 3
         if not is_batched:
-            hx = None if hx is None else tuple(s.unsqueeze(1) for s in self._parts(hx))
-        steps = (input.transpose(0, 1) if self.batch_first else input) if is_batched else input.unsqueeze(1)
-        n_steps, batch, _ = steps.shape
-        state = self._initial(hx, batch, steps)
-        y, state = self._all_layers(steps.reshape(-1, self.input_size), [batch] * n_steps, state)
-        y = y.reshape(n_steps, batch, y.shape[-1])
+            hx = None if hx is None else tuple(s.unsqueeze(-2) for s in state_parts(hx, self._n_states))
+        steps = (input.transpose(-3, -2) if self.batch_first else input) if is_batched else input.unsqueeze(-2)
+        n_steps, batch = steps.shape[-3:-1]
+        if not n_steps:
+            raise ValueError(f"input needs at least one time step, got the shape {tuple(input.shape)}")
+        state = initial_state(hx, self._state_shapes(batch), steps)
+        y, state = self._all_layers(steps.flatten(-3, -2), [batch] * n_steps, state)
+        y = y.unflatten(-2, (n_steps, batch))
         if not is_batched:
-            return y.squeeze(1), self._outward(tuple(s.squeeze(1) for s in state))
-        return y.transpose(0, 1) if self.batch_first else y, self._outward(state)
+            return y.squeeze(-2), self._outward(tuple(s.squeeze(-2) for s in state))
+        return y.transpose(-3, -2) if self.batch_first else y, self._outward(state)
+
+    def _packed(self, input: PackedSequence, hx: Tensor | State | None) -> tuple[PackedSequence, Any]:
+        if self.replicas:
+            raise ValueError(f"{type(self).__name__} with replicas needs a padded input, got a PackedSequence")
+        sizes = input.batch_sizes.tolist()
+        state = initial_state(hx, self._state_shapes(sizes[0]), input.data)
+        y, state = self._all_layers(input.data, sizes, _permuted(state, input.sorted_indices))
+        packed = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+        return packed, self._outward(_permuted(state, input.unsorted_indices))
 
     def _all_layers(self, x: Tensor, sizes: list[int], state: State) -> tuple[Tensor, State]:
         """Every layer and direction.
 
         Args:
-            x: all time steps behind one another, (sum of sizes, in). sizes: sequences that still run at each step.
-            state: the initial one, each (layers * directions, batch, size).
+            x: all time steps behind one another, (*replica, sum of sizes, in). sizes: sequences that still run at each.
+            state: the initial one, each (*replica, layers * directions, batch, size).
         """
         finals: list[State] = []
         for layer in range(self.num_layers):
@@ -153,63 +135,49 @@ class AnalogRecurrent(nn.Module):
                 x = dropout(x, self.dropout, self.training)
             outputs = []
             for suffix in ("", "_reverse")[: 1 + self.bidirectional]:
-                own = tuple(s[len(finals)] for s in state)
+                own = tuple(s[..., len(finals), :, :] for s in state)
                 y, final = self._one_direction(f"_l{layer}{suffix}", x, sizes, own)
                 outputs.append(y)
                 finals.append(final)
             x = torch.cat(outputs, -1)
-        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        return x, tuple(torch.stack(parts, -3) for parts in zip(*finals, strict=True))
 
     def _one_direction(self, suffix: str, x: Tensor, sizes: list[int], state: State) -> tuple[Tensor, State]:
-        """One layer in one direction: the hidden states (sum of sizes, size), and the state after each one's end."""
-        from_x = self._product("ih", suffix, x).split(sizes)
+        """One layer in one direction: hidden states (*replica, sum of sizes, size), and the state after each's end."""
+        from_x = product(self, f"_ih{suffix}", x).split(sizes, -2)
         steps = list(zip(sizes, from_x, strict=True))
         is_reverse = suffix.endswith("reverse")
         outputs: list[Tensor] = []
         for b, gates in reversed(steps) if is_reverse else steps:
-            now = tuple(s[:b] for s in state)
-            new = CELLS[self.mode](gates, self._product("hh", suffix, now[0]), now)
+            now = tuple(s[..., :b, :] for s in state)
+            new = STEPS[self.mode](gates, product(self, f"_hh{suffix}", now[0]), now)
             if self.proj_size:
-                new = (self._product("hr", suffix, new[0]), *new[1:])
+                new = (product(self, f"_hr{suffix}", new[0]), *new[1:])
             outputs.append(new[0])
             # Sequences that have ended, or not begun, keep theirs.
-            state = tuple(torch.cat([a, s[b:]]) if b < len(s) else a for a, s in zip(new, state, strict=True))
-        return torch.cat(outputs[::-1] if is_reverse else outputs), state
-
-    def _product(self, which: str, suffix: str, x: Tensor) -> Tensor:
-        """W x + b of one tile and its bias, (batch, in) to (batch, out)."""
-        y = read(getattr(self, f"tile_{which}{suffix}"), x)
-        bias = getattr(self, f"bias_{which}{suffix}", None)
-        return y if bias is None else y + bias
+            pairs = zip(new, state, strict=True)
+            state = tuple(torch.cat([a, s[..., b:, :]], -2) if b < s.shape[-2] else a for a, s in pairs)
+        return torch.cat(outputs[::-1] if is_reverse else outputs, -2), state
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size or not x.numel():
+        lead = len(self.replicas)
+        is_right = x.dim() - lead in (2, 3) and x.shape[:lead] == self.replicas and x.shape[-1] == self.input_size
+        if not is_right:
             order = "batch, time" if self.batch_first else "time, batch"
+            start = "".join(f"{r}, " for r in self.replicas)
             raise ValueError(
-                f"input needs the shape ({order}, {self.input_size}) or (time, {self.input_size}), got {tuple(x.shape)}"
+                f"input needs the shape ({start}{order}, {self.input_size}) or ({start}time, {self.input_size}), "
+                f"got {tuple(x.shape)}"
             )
 
-    def _parts(self, hx: Tensor | State) -> State:
-        """The state as a tuple."""
-        parts = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        n = 2 if self.mode == "LSTM" else 1
-        if len(parts) != n:
-            raise ValueError(f"hx needs {'(h, c)' if n == 2 else 'one tensor'}, got {len(parts)} tensors")
-        return parts
+    @property
+    def _n_states(self) -> int:
+        return 2 if self.mode == "LSTM" else 1
 
-    def _initial(self, hx: Tensor | State | None, batch: int, like: Tensor) -> State:
-        """The initial state, each (layers * directions, batch, size)."""
-        n = self.num_layers * (1 + self.bidirectional)
-        shapes = [(n, batch, self.proj_size or self.hidden_size)]
-        if self.mode == "LSTM":
-            shapes.append((n, batch, self.hidden_size))
-        if hx is None:
-            return tuple(like.new_zeros(shape) for shape in shapes)
-        parts = self._parts(hx)
-        for part, shape in zip(parts, shapes, strict=True):
-            if part.shape != shape:
-                raise ValueError(f"hx needs the shape {shape}, got {tuple(part.shape)}")
-        return parts
+    def _state_shapes(self, batch: int) -> list[tuple[int, ...]]:
+        """Of h, and c of an LSTM, all layers and directions in one."""
+        lead = (*self.replicas, self.num_layers * (1 + self.bidirectional), batch)
+        return [(*lead, self.proj_size or self.hidden_size), (*lead, self.hidden_size)][: self._n_states]
 
     def _outward(self, state: State) -> Tensor | State:
         return state if self.mode == "LSTM" else state[0]
@@ -218,37 +186,32 @@ class AnalogRecurrent(nn.Module):
         """Nothing to do: torch's layer packs its weights for cuDNN here, and networks call it."""
 
     def to_digital(self, *replica: int) -> nn.RNNBase:
-        """torch's layer with the weights represented now."""
-        options: dict[str, Any] = {"proj_size": self.proj_size} if self.mode == "LSTM" else {}
-        if self.mode.startswith("RNN"):
-            options["nonlinearity"] = self.mode.removeprefix("RNN_").lower()
+        """torch's layer with the weights represented now, of one replica where there are replicas."""
+        options: dict[str, Any] = {"proj_size": self.proj_size} if self.mode == "LSTM" else nonlinearity(self.mode)
         with torch.device("meta"):
             layer = self.digital(
                 self.input_size, self.hidden_size, num_layers=self.num_layers, bias=self.bias,
                 batch_first=self.batch_first, dropout=self.dropout, bidirectional=self.bidirectional, **options,
             )  # fmt: skip
-        parameters: dict[str, Tensor | None] = dict(self.named_parameters(recurse=False))
-        for name, tile in self._tiles():
-            parameters[name.replace("tile", "weight")] = represented(tile, tile.weight)
-        return filled(layer, training=self.training, **of_replica((), replica, **parameters))
+        return filled(layer, training=self.training, **of_replica(self.replicas, replica, **represented_all(self)))
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""
+        more = {"proj_size": self.proj_size} if self.proj_size else nonlinearity(self.mode)
         return (
             f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, bias={self.bias}, "
             f"batch_first={self.batch_first}, dropout={self.dropout}, bidirectional={self.bidirectional}"
-            + (f", proj_size={self.proj_size}" if self.proj_size else "")
-            + (f", nonlinearity={self.mode.removeprefix('RNN_').lower()}" if self.mode.startswith("RNN") else "")
+            + "".join(f", {name}={value}" for name, value in more.items())
         )
 
 
 def _permuted(state: State, order: Tensor | None) -> State:
     """The state with its batch in another order."""
-    return state if order is None else tuple(s.index_select(1, order) for s in state)
+    return state if order is None else tuple(s.index_select(-2, order) for s in state)
 
 
 class AnalogRNN(AnalogRecurrent):
-    """`torch.nn.RNN` with its matrices on tiles; arguments as there, then seed, dtype and the fields of `Hardware`.
+    """`torch.nn.RNN` with its matrices on tiles; arguments as in `AnalogRecurrent`.
 
     >>> from ohmgrad.devices import Ideal
     >>> y, h = AnalogRNN(3, 4, nonlinearity="relu", device=Ideal())(torch.zeros(5, 2, 3))
@@ -258,28 +221,9 @@ class AnalogRNN(AnalogRecurrent):
 
     digital = nn.RNN
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: Literal["tanh", "relu"] = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        seed: int | Sequence[int] = 0,
-        dtype: torch.dtype | None = None,
-        **hardware: Any,  # as in AnalogLinear
-    ) -> None:
-        super().__init__()
-        options = (num_layers, nonlinearity, bias, batch_first, dropout, bidirectional)
-        self._place(nn.RNN(input_size, hidden_size, *options, dtype=dtype), Hardware(**hardware), seed)
-
 
 class AnalogGRU(AnalogRecurrent):
-    """`torch.nn.GRU` with its matrices on tiles; arguments as there, then seed, dtype and the fields of `Hardware`.
+    """`torch.nn.GRU` with its matrices on tiles; arguments as in `AnalogRecurrent`.
 
     >>> from ohmgrad.devices import Ideal
     >>> y, h = AnalogGRU(3, 4, bidirectional=True, device=Ideal())(torch.zeros(5, 2, 3))
@@ -289,27 +233,9 @@ class AnalogGRU(AnalogRecurrent):
 
     digital = nn.GRU
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        seed: int | Sequence[int] = 0,
-        dtype: torch.dtype | None = None,
-        **hardware: Any,  # as in AnalogLinear
-    ) -> None:
-        super().__init__()
-        options = (num_layers, bias, batch_first, dropout, bidirectional)
-        self._place(nn.GRU(input_size, hidden_size, *options, dtype=dtype), Hardware(**hardware), seed)
-
 
 class AnalogLSTM(AnalogRecurrent):
-    """`torch.nn.LSTM` with its matrices on tiles; arguments as there, then seed, dtype and the fields of `Hardware`.
+    """`torch.nn.LSTM` with its matrices on tiles; arguments as in `AnalogRecurrent`.
 
     With `proj_size` the projection of the hidden state is a third tile, `tile_hr_l0`.
 
@@ -320,22 +246,3 @@ class AnalogLSTM(AnalogRecurrent):
     """
 
     digital = nn.LSTM
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        *,
-        seed: int | Sequence[int] = 0,
-        dtype: torch.dtype | None = None,
-        **hardware: Any,  # as in AnalogLinear
-    ) -> None:
-        super().__init__()
-        options = (num_layers, bias, batch_first, dropout, bidirectional, proj_size)
-        self._place(nn.LSTM(input_size, hidden_size, *options, dtype=dtype), Hardware(**hardware), seed)

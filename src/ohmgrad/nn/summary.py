@@ -88,6 +88,7 @@ def summary(model: nn.Module) -> Summary:
         tiles = [m for m in module.children() if isinstance(m, Tile | Grid)]
         if id(module) not in inside and (own or tiles):
             own += [tile.out_scale for tile in tiles if tile.out_scale is not None]
+            own += [tile.in_range.value for tile in tiles if tile.in_range is not None]
             rows.append(_row(name, module, tiles, sum(p.numel() for p in own)))
             seen |= {id(p) for p in own}
     return Summary(tuple(rows))
