@@ -44,6 +44,9 @@ class Stream(IntEnum):
     COUNT = 8  # rounding of pulse counts
     ORDER = 9  # order of the samples
     LINES = 10  # spread of a crossbar's lines and converters, drawn at construction
+    TRANSFER = 11  # which lines a transfer takes and resets
+    CHOP = 12  # flips of choppers
+    ROUND = 13  # rounding of inputs and errors in a digital unit
 
 
 def mix(h):
