@@ -18,7 +18,7 @@ def fire(H: Tensor, *, max_pulses: int, momentum: float, forget: bool) -> tuple[
 
     >>> import torch
     >>> fire(torch.tensor([0.6, -2.5]), max_pulses=1, momentum=0.0, forget=False)
-    (tensor([0., -1.]), tensor([ 0.6000, -1.5000]))
+    (tensor([ 0., -1.]), tensor([ 0.6000, -1.5000]))
     """
     n = H.trunc().clamp(-max_pulses, max_pulses) + 0.0  # no -0.0
     rest = momentum * H if forget else H - (1.0 - momentum) * n
