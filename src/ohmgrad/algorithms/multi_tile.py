@@ -77,7 +77,7 @@ class MultiTile:
             tiles=nn.ModuleList([*others, coarse]),
             step=torch.zeros((), dtype=torch.int64),
             phase=torch.tensor(0 if self.warm_start else self.n_tiles - 1),
-            losses=torch.full((6,), torch.nan, dtype=torch.float64),
+            losses=torch.full((6,), torch.inf, dtype=torch.float64),
         )
 
     def mixture(self, state: State) -> list[tuple[float, Crossbar]]:
@@ -123,7 +123,7 @@ class MultiTile:
         is_flat = bool(rises[-1]) if int(state.phase) <= 3 else int(rises.sum()) >= 2
         if is_flat and int(state.phase) < self.n_tiles - 1:
             state.phase += 1
-            state.losses.fill_(torch.nan)
+            state.losses.fill_(torch.inf)
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
         """The gradient's pulses balance on the fine tile, which transfers drive to 0."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ohmgrad.algorithms.analog_sgd import AnalogSGD
@@ -22,30 +21,23 @@ from ohmgrad.pulses.forms import Outer, Update
 
 
 class Pipeline(nn.Module):
-    """Updates under way, oldest first: buffers d0, x0, d1, ...; a state dict brings its own shapes along."""
+    """Updates under way, oldest first. Its state in a state dict is no tensor, for their number and sizes change."""
 
-    def __len__(self) -> int:
-        return len(self._buffers) // 2
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: list[Outer] = []
 
-    def updates(self) -> list[Outer]:
-        """What is under way, oldest first."""
-        return [Outer(self.get_buffer(f"d{k}"), self.get_buffer(f"x{k}")) for k in range(len(self))]
+    def get_extra_state(self) -> list[tuple[Tensor, Tensor]]:
+        """The vectors (d, x) of each."""
+        return [(u.d, u.x) for u in self.under_way]
 
-    def hold(self, updates: list[Outer]) -> None:
-        """Replace what is under way."""
-        self._buffers.clear()
-        for k, update in enumerate(updates):
-            self.register_buffer(f"d{k}", update.d)
-            self.register_buffer(f"x{k}", update.x)
+    def set_extra_state(self, state: list[tuple[Tensor, Tensor]]) -> None:
+        """What `get_extra_state` gave."""
+        self.under_way = [Outer(d.clone(), x.clone()) for d, x in state]
 
-    def _load_from_state_dict(  # type: ignore[override]  # torch passes the rest by position
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        names = [name for name in state_dict if name.startswith(prefix)]
-        self._buffers.clear()
-        for name in names:
-            self.register_buffer(name[len(prefix) :], torch.empty_like(state_dict[name]))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.under_way = [Outer(fn(u.d), fn(u.x)) for u in self.under_way]
+        return super()._apply(fn, recurse)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +58,12 @@ class Stale:
         """As the algorithm's."""
         return self.algorithm.mixture(state.inner)
 
-    @torch.no_grad()
     def update(self, state: State, update: Update, lr: float) -> None:
         """The gradient of `delay` mini-batches ago, while this one sets out."""
-        under_way = [*state.pipeline.updates(), update.as_outer()]
-        if len(under_way) > self.delay:
-            self.algorithm.update(state.inner, under_way.pop(0), lr)
-        state.pipeline.hold(under_way)
+        outer = update.as_outer()
+        state.pipeline.under_way.append(Outer(outer.d.detach().clone(), outer.x.detach().clone()))
+        if len(state.pipeline.under_way) > self.delay:
+            self.algorithm.update(state.inner, state.pipeline.under_way.pop(0), lr)
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
         """As the algorithm's."""
