@@ -27,7 +27,7 @@ from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
-from ohmgrad.pulses.forms import Outer, Update
+from ohmgrad.pulses.forms import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +101,9 @@ class AGAD:
         columns, n_lines = self.transfer_columns, transfer.n_lines(state.fast, self.transfer_columns)
         fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
         c = Choppers(state.chop_lines, state.chop_values)
-        outer = self.scaled(state, update.as_outer())
-        for part, is_due in transfer.cut(outer, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
-            state.fast.write(c.on(part.as_outer(), columns), fast_lr)
+        update = chopper.auto_scaled(self, state, update)
+        for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
+            state.fast.write(c.on(part, columns), fast_lr)
             if is_due:
                 p = transfer.places(state.step, self.transfer_every, self.n_reads, n_lines)
                 self.transfer(state, c, p, filling_rate(self, state.fast, lr))
@@ -128,14 +128,6 @@ class AGAD:
             flips = flips | chopper.flips(state.fast, state.step, 0, self.in_chop_prob, len(p))
         state.flipped[..., j] = flips
         chopper.flip(state.chop_lines, j, flips)
-
-    def scaled(self, state: State, outer: Outer) -> Outer:
-        """The update in units of `auto_scale`."""
-        if not self.auto_scale:
-            return outer
-        pulses = state.fast.update.bit_length * state.fast.device_model.granularity
-        rate = (1.0 - self.auto_momentum) / max(1, outer.x.shape[-2])
-        return chopper.auto_scaled(outer, state.m_x, state.m_d, pulses=pulses, rate=rate)
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
         """On the fast crossbar, at its symmetric point, wherever that is."""

@@ -25,7 +25,7 @@ from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
-from ohmgrad.pulses.forms import Outer, Update
+from ohmgrad.pulses.forms import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,9 @@ class ChoppedTikiTakaV2:
         """Pulses with signs to the fast crossbar; lines, with their signs, to the buffer; full places to the slow."""
         columns, n_lines = self.transfer_columns, transfer.n_lines(state.fast, self.transfer_columns)
         H, rate, c = transfer.lines_of(state.buffer, columns), filling_rate(self, state.fast, lr), self.choppers(state)
-        outer = self.scaled(state, update.as_outer())
-        for part, is_due in transfer.cut(outer, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
-            state.fast.write(c.on(part.as_outer(), columns), self.fast_lr * (lr if self.scale_fast_lr else 1.0))
+        update = chopper.auto_scaled(self, state, update)
+        for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
+            state.fast.write(c.on(part, columns), self.fast_lr * (lr if self.scale_fast_lr else 1.0))
             if is_due:
                 p = transfer.places(state.step, self.transfer_every, self.n_reads, n_lines)
                 j = p % n_lines
@@ -112,14 +112,6 @@ class ChoppedTikiTakaV2:
                 )
                 transfer.write_lines(state.slow, j, n, state.slow.device_model.granularity, columns)
                 self.flip(state, p, n_lines)
-
-    def scaled(self, state: State, outer: Outer) -> Outer:
-        """The update in units of `auto_scale`."""
-        if not self.auto_scale:
-            return outer
-        pulses = state.fast.update.bit_length * state.fast.device_model.granularity
-        rate = (1.0 - self.auto_momentum) / max(1, outer.x.shape[-2])
-        return chopper.auto_scaled(outer, state.m_x, state.m_d, pulses=pulses, rate=rate)
 
     def choppers(self, state: State) -> Choppers:
         """The signs now."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.pulses.forms import Outer
+from ohmgrad.crossbar.tile import State
+from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,15 @@ class Choppers:
     lines: Tensor
     values: Tensor
 
-    def on(self, update: Outer, columns: bool) -> Outer:
+    def on(self, update: Update, columns: bool) -> Update:
         """The update with the signs of its lines and values."""
         x, d = (self.lines, self.values) if columns else (self.values, self.lines)
-        return Outer(update.d * d[..., None, :], update.x * x[..., None, :])
+        signed = update.scaled(d)
+        if isinstance(signed, Outer):
+            return Outer(signed.d, signed.x * x[..., None, :])
+        if isinstance(signed, LowRank):
+            return LowRank(signed.U, signed.V * x[..., None])
+        return Dense(signed.dW * x[..., None, :])
 
     def of(self, j: Tensor) -> Tensor:
         """The signs of everything on lines j, (*replica, n, values)."""
@@ -73,14 +80,18 @@ def track_scale(mean: Tensor, vectors: Tensor, rate: float) -> Tensor:
     return torch.stack(after, -1)
 
 
-def auto_scaled(update: Outer, m_x: Tensor, m_d: Tensor, *, pulses: float, rate: float) -> Outer:
-    """The update scaled so that, at step 1, a product of the running maxima asks for `pulses` in weight units.
+def auto_scaled(settings: Any, state: State, update: Update) -> Update:
+    """The update so scaled that, at step 1, a product of the running maxima asks for a whole train of pulses.
 
-    Args:
-        m_x, m_d: running means of max|x| and max|d|, (*replica,), taken along in place. rate: of these means.
+    settings, state: of an algorithm with `auto_scale` (Any: they share fields, not a class); without it, the update.
     """
-    product = track_scale(m_x, update.x, rate) * track_scale(m_d, update.d, rate)
-    return Outer(update.d * (pulses / product.where(product > 0, 1.0))[..., None], update.x)
+    if not settings.auto_scale:
+        return update
+    outer = update.as_outer()
+    rate = (1.0 - settings.auto_momentum) / max(1, outer.x.shape[-2])
+    product = track_scale(state.m_x, outer.x, rate) * track_scale(state.m_d, outer.d, rate)
+    train = state.fast.update.bit_length * state.fast.device_model.granularity
+    return Outer(outer.d * (train / product.where(product > 0, 1.0))[..., None], outer.x)
 
 
 def symmetric_point(bar: Crossbar) -> Tensor:
