@@ -30,7 +30,7 @@ def need(
             raise ValueError(f"{family} needs {name} in [0, 1], got {getattr(settings, name)}")
     for name in counts:
         value = getattr(settings, name)
-        if value is not None and (value < 1 or value != int(value)):
+        if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{family} needs a whole {name} >= 1, got {value}")
 
 
