@@ -65,7 +65,7 @@ def test_a_fast_crossbar_that_is_not_read_saturates(seed):
     tile = Tile(
         torch.zeros(100, 100, dtype=torch.float64), algorithm=algorithm, crossbar={"device": asymmetric_linear()}
     )
-    for _ in range(600):  # 16 time constants
+    for _ in range(320):  # 8 time constants
         noise = SIGMA * torch.randn(100, 100, generator=generator, dtype=torch.float64)
         algorithm.update(tile.state, Dense(g + noise), lr=1.0)
     assert_mean(tile.state.fast.weight, -g * tau / moment)
@@ -139,7 +139,7 @@ def test_rider_finds_the_symmetric_point(seed):
     algorithm = Rider(fast_lr=0.1, gamma=0.0, transfer_lr=1e-18, **OWN)
     tile = Tile(torch.zeros(100, 100, dtype=torch.float64), algorithm=algorithm, crossbar={"device": off})
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(600):  # 14 time constants of P
+    for _ in range(350):  # 8 time constants of P
         noise = SIGMA * torch.randn(100, 100, generator=generator, dtype=torch.float64)
         algorithm.update(tile.state, Dense(noise), lr=1.0)
     assert_mean(tile.state.Q, 0.3)

@@ -54,7 +54,7 @@ def flips(bar: Crossbar, step: Tensor, what: int, probability: float, n: int) ->
     """Which of n signs flip, each with that probability, independently, (*replica, n) bool."""
     if not probability:
         return torch.zeros((*bar.replicas, n), dtype=torch.bool, device=bar.weight.device)
-    key = (random.Stream.CHOP, step.cpu(), what)
+    key = (random.Stream.CHOP, int(step), what)
     return random.uniform_plane(bar.seed, key, 1, n, torch.float64)[..., 0, :] < probability
 
 

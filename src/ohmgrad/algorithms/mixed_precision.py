@@ -126,7 +126,7 @@ def _in_bins(v: Tensor, n_bins: int, seed: Tensor, samples: Tensor, what: int) -
     if not n_bins:
         return v
     width = v.abs().amax(-1, keepdim=True) / (n_bins // 2)
-    key = (random.Stream.ROUND, samples.cpu(), what)
+    key = (random.Stream.ROUND, int(samples), what)
     u = random.uniform_plane(seed, key, v.shape[-2], v.shape[-1], v.dtype) - 0.5
     level = (v / width.where(width > 0, 1.0) + u).round().clamp(-(n_bins // 2), n_bins // 2)
     return level * width
