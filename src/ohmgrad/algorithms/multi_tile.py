@@ -34,7 +34,7 @@ class MultiTile:
         gamma: weight of a tile relative to the next coarser one, in (0, 1).
         fast_lr: step of the fine tile; times the optimizer's lr if `scale_fast_lr`.
         transfer_lr: of the transfer from the fine tile, and times `transfer_lr_growth` for each coarser one; times the
-            optimizer's lr if `scale_transfer_lr`.
+            optimizer's lr if `scale_transfer_lr`. gamma hands over just what a tile adds to the weight.
         transfer_every: mini-batches (samples if not `units_in_mbatch`) between transfers from the fine tile, and times
             `transfer_every_growth` for each coarser one.
         n_reads, transfer_columns: as for `TikiTaka`.
