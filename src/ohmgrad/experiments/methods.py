@@ -41,7 +41,7 @@ class Method:
 # Whole matrices after each mini-batch: the papers' form, and the cheapest to simulate.
 WHOLE: dict[str, Any] = {"n_reads": None, "units_in_mbatch": True}
 BUFFERED: dict[str, Any] = {**WHOLE, "forget_buffer": False}
-FAST, TRANSFER = (0.01, 1.0), (0.1, 10.0)
+FAST, TRANSFER = (0.03, 3.0), (0.3, 30.0)
 METHODS: dict[str, Method] = {
     "analog-sgd": Method("Analog SGD", AnalogSGD(), {}, "has nothing against asymmetry, and is the cheapest"),
     "tiki-taka": Method(
@@ -52,19 +52,21 @@ METHODS: dict[str, Method] = {
     ),
     "tiki-taka-v2": Method(
         "Tiki-Taka v2",
-        TikiTakaV2(fast_lr=0.1, buffer_granularity=10.0, max_pulses=10, **BUFFERED),
+        TikiTakaV2(fast_lr=0.5, transfer_lr=3.0, buffer_granularity=10.0, max_pulses=10, **BUFFERED),
         {"fast_lr": FAST, "transfer_lr": TRANSFER},
         "averages out noisy reads and coarse steps in a digital buffer",
     ),
     "chopped-tiki-taka-v2": Method(
         "chopped Tiki-Taka v2",
-        ChoppedTikiTakaV2(fast_lr=0.1, buffer_granularity=10.0, max_pulses=10, in_chop_prob=0.05, **BUFFERED),
+        ChoppedTikiTakaV2(
+            fast_lr=0.5, transfer_lr=3.0, buffer_granularity=10.0, max_pulses=10, in_chop_prob=0.05, **BUFFERED
+        ),
         {"fast_lr": FAST, "transfer_lr": TRANSFER},
         "lets offsets of the symmetric point change sign and average out",
     ),
     "agad": Method(
         "AGAD",
-        AGAD(fast_lr=0.1, buffer_granularity=10.0, max_pulses=10, in_chop_prob=0.05, **BUFFERED),
+        AGAD(fast_lr=0.5, transfer_lr=5.0, buffer_granularity=10.0, max_pulses=10, in_chop_prob=0.02, **BUFFERED),
         {"fast_lr": FAST, "transfer_lr": TRANSFER},
         "measures its reference while it trains, so no symmetric point matters",
     ),
@@ -91,13 +93,13 @@ METHODS: dict[str, Method] = {
     ),
     "rider": Method(
         "RIDER",
-        Rider(fast_lr=0.1, scale_fast_lr=False, **WHOLE),
+        Rider(fast_lr=0.1, transfer_lr=5.0, scale_fast_lr=False, **WHOLE),
         {"fast_lr": FAST, "transfer_lr": TRANSFER},
         "tracks the symmetric point while it trains",
     ),
     "e-rider": Method(
         "E-RIDER",
-        Rider(fast_lr=0.1, scale_fast_lr=False, chop_prob=0.05, **WHOLE),
+        Rider(fast_lr=0.5, transfer_lr=5.0, scale_fast_lr=False, chop_prob=0.02, **WHOLE),
         {"fast_lr": FAST, "transfer_lr": TRANSFER},
         "tracks the symmetric point faster, with a sign that flips",
     ),
