@@ -45,7 +45,10 @@ class Stream(IntEnum):
     COUNT = 8  # rounding of pulse counts
     ORDER = 9  # order of the samples
     LINES = 10  # spread of a crossbar's lines and converters, drawn at construction
-    CELL = 11  # which device of a unit cell takes a mini-batch
+    TRANSFER = 11  # which lines a transfer takes and resets
+    CHOP = 12  # flips of choppers
+    ROUND = 13  # rounding of inputs and errors in a digital unit
+    CELL = 14  # which device of a unit cell takes a mini-batch
 
 
 def mix(h):

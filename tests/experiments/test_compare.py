@@ -8,7 +8,7 @@ from torch import Tensor
 
 from exact import assert_bits
 from ohmgrad import random
-from ohmgrad.experiments.compare import METHODS, CompareSettings, Curves, run, summarize
+from ohmgrad.experiments.compare import ALL_METHODS, METHODS, CompareSettings, Curves, run, summarize
 from ohmgrad.experiments.data import Dataset, load
 from ohmgrad.pulses.settings import ExpectedUpdate
 from ohmgrad.report.compare import SERIES
@@ -137,3 +137,13 @@ def test_images_that_are_no_numbers_are_told_with_the_method(method, data):
     x[7, 3] = float("nan")
     with pytest.raises(ValueError, match=f"{method} diverged in epoch 0"):
         run(dataclasses.replace(SMALL, methods=(method,)), dataclasses.replace(data, x_train=x))
+
+
+@pytest.mark.slow
+def test_every_method_learns_digits():
+    # With the settings of `methods`, three epochs, one seed; chance is 10 %.
+    settings = CompareSettings(methods=ALL_METHODS, epochs=3, seeds=(0,))
+    summary = summarize(settings, run(settings, load("digits")))
+    accuracy = {method: s["test_accuracy"]["mean"] for method, s in summary.items()}
+    assert list(accuracy) == list(ALL_METHODS)
+    assert min(accuracy.values()) > 80.0, accuracy

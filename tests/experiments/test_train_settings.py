@@ -218,6 +218,11 @@ EDITS: dict[str, tuple[str, Any, str]] = {
     "rule of a device": ("device.w_max", -1.0, r"device\.w_max: SoftBounds needs w_min <= 0 <= w_max"),
     "unknown algorithm": ("algorithm.name", "foo", r"algorithm\.name needs one of analog-sgd, tiki-taka.*, got 'foo'"),
     "rule of an algorithm": ("algorithm.gamma", -1.0, r"algorithm\.gamma: TikiTaka needs gamma >= 0, got -1"),
+    "devices of an algorithm": (
+        "algorithm.fast_device",
+        "ideal",
+        r"algorithm\.fast_device is no plain value",
+    ),
     "unknown update": ("update.kind", "foo", r"update\.kind needs one of expected, pulsed, got 'foo'"),
     "rule of an update": ("update.bit_length", -1, r"update\.bit_length: PulsedUpdate needs bit_length in 0 "),
     "train of pulses": ("update.train", "foo", r"update\.train needs one of stochastic, mean-count, deterministic"),

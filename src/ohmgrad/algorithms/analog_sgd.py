@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ohmgrad.crossbar.cost import Cost, cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.pulses.forms import Update
@@ -30,3 +31,7 @@ class AnalogSGD:
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
         """The gradient's pulses balance at the weight itself."""
         return state.bar, state.bar.weight
+
+    def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
+        """One array, no transfers."""
+        return cost(shape)

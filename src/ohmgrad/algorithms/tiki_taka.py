@@ -7,19 +7,23 @@ With fast = -P and slow = W this is Wu et al. 2024 (arXiv 2406.12774), eq. 9-10,
 
 beta = `fast_lr`, alpha = `transfer_lr`, all columns transferred after every update (`n_reads=None`). With
 gamma > 0 the gradient is taken at W + gamma fast: residual learning (Wu et al. 2025, arXiv 2502.06309, eq. 10-11).
-With few reads per transfer it is the cyclic transfer of Gokmen and Haensch 2020, as aihwkit runs it.
+With few reads per transfer it is the cyclic transfer of Gokmen and Haensch 2020, as aihwkit runs it
+(`TransferCompound`, whose names are in parentheses).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ohmgrad.algorithms import transfer
+from ohmgrad.algorithms.rules import need, need_lines
+from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.tile import NewCrossbar, State
+from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
 
 
@@ -32,11 +36,15 @@ class TikiTaka:
         transfer_lr: what a transfer adds to the slow crossbar, times what it read; times the optimizer's lr if
             `scale_transfer_lr`.
         gamma: share of the fast crossbar in the weight that both passes read, >= 0.
-        transfer_every: optimizer steps between transfers, >= 1.
-        n_reads: columns read and written per transfer, cyclically; None means all.
+        transfer_every: mini-batches between transfers, or samples if not `units_in_mbatch`; >= 1.
+        n_reads: lines read and written per transfer, cyclically; None means all (`n_reads_per_transfer`).
+        transfer_columns: transfer columns, else rows.
+        reset_prob: odds that a transfer resets the columns that it read on the fast crossbar (`with_reset_prob`).
+        random_selection: start each transfer at a random line.
+        fast_device: devices of the fast crossbar; those of the tile by default.
 
     Raises:
-        ValueError: a value breaks its rule.
+        ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
     fast_lr: float = 1.0
@@ -46,22 +54,28 @@ class TikiTaka:
     n_reads: int | None = 1
     scale_fast_lr: bool = True
     scale_transfer_lr: bool = True
+    units_in_mbatch: bool = True
+    transfer_columns: bool = True
+    reset_prob: float = 0.0
+    random_selection: bool = False
+    fast_device: Device | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fast_lr", "transfer_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"TikiTaka needs {name} > 0, got {getattr(self, name)}")
-        if not 0 <= self.gamma < math.inf:
-            raise ValueError(f"TikiTaka needs gamma >= 0, got {self.gamma}")
-        if self.transfer_every < 1 or (self.n_reads is not None and self.n_reads < 1):
-            raise ValueError(
-                f"TikiTaka needs transfer_every >= 1 and n_reads >= 1 (or None for all columns), "
-                f"got {self.transfer_every} and {self.n_reads}"
-            )
+        need(
+            self,
+            positive=("fast_lr", "transfer_lr"),
+            not_negative=("gamma",),
+            share=("reset_prob",),
+            counts=("transfer_every", "n_reads"),
+        )
+        if self.reset_prob and not self.transfer_columns:
+            raise ValueError(f"TikiTaka needs transfer_columns where reset_prob > 0, got reset_prob={self.reset_prob}")
 
     def init(self, new_crossbar: NewCrossbar, weight: Tensor) -> State:
         """The slow crossbar holds the weight; the fast one starts at its zero."""
-        return State(slow=new_crossbar(weight), fast=new_crossbar(), step=torch.zeros((), dtype=torch.int64))
+        slow, fast = new_crossbar(weight), new_crossbar(device=self.fast_device)
+        need_lines(self, transfer.n_lines(slow, self.transfer_columns))
+        return State(slow=slow, fast=fast, step=torch.zeros((), dtype=torch.int64))
 
     def mixture(self, state: State) -> list[tuple[float, Crossbar]]:
         """Both passes read slow + gamma fast."""
@@ -69,20 +83,31 @@ class TikiTaka:
         return [*slow, (self.gamma, state.fast)] if self.gamma else slow
 
     def update(self, state: State, update: Update, lr: float) -> None:
-        """fast <- fast - fast_lr g; every `transfer_every` steps: slow <- slow + transfer_lr fast, by columns."""
-        state.fast.write(update, self.fast_lr * (lr if self.scale_fast_lr else 1.0))
-        state.step += 1
-        if state.step % self.transfer_every == 0:
-            columns = self.next_columns(int(state.step), state.fast.shape[1])
-            v = state.fast.read_columns(columns)
-            state.slow.write_columns(columns, v, self.transfer_lr * (lr if self.scale_transfer_lr else 1.0))
+        """fast <- fast - fast_lr g; every `transfer_every` steps: slow <- slow + transfer_lr fast, by lines."""
+        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
+        transfer_lr = self.transfer_lr * (lr if self.scale_transfer_lr else 1.0)
+        for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
+            state.fast.write(part, fast_lr)
+            if is_due:
+                lines = self.next_lines(state)
+                v = transfer.read_lines(state.fast, lines, self.transfer_columns)
+                if self.reset_prob and transfer.draw(state.step, 1) < self.reset_prob:
+                    state.fast.reset(lines)
+                transfer.write_lines(state.slow, lines, v, transfer_lr, self.transfer_columns)
 
-    def next_columns(self, step: int, n_columns: int) -> Tensor:
-        """Columns of the transfer after this step: cyclic, continuing where the last one stopped."""
-        n = min(self.n_reads or n_columns, n_columns)
-        first = (step // self.transfer_every - 1) * n
-        return torch.arange(first, first + n) % n_columns
+    def next_lines(self, state: State) -> Tensor:
+        """Lines of the transfer that is due: cyclic, continuing where the last one stopped, or from a random start."""
+        n = transfer.n_lines(state.fast, self.transfer_columns)
+        if self.random_selection:
+            return transfer.random_places(state.step, self.n_reads, n) % n
+        return transfer.places(state.step, self.transfer_every, self.n_reads, n) % n
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
         """The gradient's pulses balance on the fast crossbar, which transfers drive to 0."""
         return state.fast, torch.zeros_like(state.fast.weight)
+
+    def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
+        """Two arrays; each line transferred is read and written as one more sample."""
+        n = self.n_reads or shape[1 if self.transfer_columns else 0]
+        batch = batch_size if self.units_in_mbatch else None
+        return cost(shape, arrays=2, transfers=lines_per_sample(self.transfer_every, n, batch_size=batch))

@@ -16,7 +16,7 @@ from typer import Option
 from ohmgrad import __version__
 from ohmgrad.algorithms import TikiTaka
 from ohmgrad.devices import Device, catalog
-from ohmgrad.experiments.compare import METHODS, CompareSettings, run, summarize
+from ohmgrad.experiments.compare import ALL_METHODS, METHODS, CompareSettings, run, summarize
 from ohmgrad.experiments.data import DATASETS, load
 from ohmgrad.experiments.tables import plain
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
@@ -53,7 +53,9 @@ def compare(
     parameter: Annotated[
         list[str] | None, Option(help="Any other device parameter, NAME=VALUE; may be repeated.")
     ] = None,
-    methods: Annotated[str, Option(help="Methods, with commas between.")] = ",".join(METHODS),
+    methods: Annotated[str, Option(help=f"Methods, with commas between, or all: {', '.join(ALL_METHODS)}.")] = ",".join(
+        METHODS
+    ),
     epochs: Annotated[int | None, Option(help=_help("Passes over the training data.", "epochs"))] = None,
     seeds: Annotated[int, Option(help="Number of seeds, trained side by side.")] = 3,
     seed: Annotated[int, Option(help="First seed.")] = 0,
@@ -87,8 +89,8 @@ def compare(
     if hidden is not None:
         options["hidden"] = tuple(_whole(size) for size in hidden.split(",") if size.strip())
     settings = CompareSettings(
-        methods=tuple(m.strip() for m in methods.split(",") if m.strip()),
-        device=_device(device_model, tau, {"w_min": w_min, "w_max": w_max, "dw_min": dw_min}, parameter or []),
+        methods=ALL_METHODS if methods == "all" else tuple(m.strip() for m in methods.split(",") if m.strip()),
+        device=device_of(device_model, tau, {"w_min": w_min, "w_max": w_max, "dw_min": dw_min}, parameter or []),
         tiki_taka=TikiTaka(fast_lr=fast_lr, scale_fast_lr=False, transfer_lr=transfer_lr, gamma=gamma, n_reads=None),
         update=UPDATES[update](),
         seeds=tuple(range(seed, seed + seeds)),
@@ -135,7 +137,8 @@ def compare(
     console.print(f"Written: {files}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _device(name: str, tau: float | None, bounds: dict[str, float | None], parameters: list[str]) -> Device:
+def device_of(name: str, tau: float | None, bounds: dict[str, float | None], parameters: list[str]) -> Device:
+    """The device that the options describe. Raises ValueError, naming the option."""
     fields: dict[str, Any] = {} if tau is None else {"w_min": -tau, "w_max": tau}
     fields |= {k: v for k, v in bounds.items() if v is not None}
     for item in parameters:

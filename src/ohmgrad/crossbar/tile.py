@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.input_range import InputRange, LearnedRange
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.numbers import number
+from ohmgrad.devices.base import Device
+from ohmgrad.devices.cells import Cell
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
@@ -48,9 +51,12 @@ class State(nn.Module):
 
 
 class NewCrossbar(Protocol):
-    """Makes one more crossbar of the tile's shape, with a seed of its own; zero unless given a weight."""
+    """Makes one more crossbar of the tile's shape, with a seed of its own; zero unless given a weight.
 
-    def __call__(self, weight: Tensor | None = None) -> Crossbar: ...
+    device: its devices, where they are others than those of the tile.
+    """
+
+    def __call__(self, weight: Tensor | None = None, *, device: Device | Cell | None = None) -> Crossbar: ...
 
 
 class Algorithm(Protocol):
@@ -60,8 +66,8 @@ class Algorithm(Protocol):
         """Crossbars that together represent `weight`."""
         ...
 
-    def mixture(self, state: State) -> Sequence[tuple[float, Crossbar]]:
-        """The gains and crossbars whose sum both passes read."""
+    def mixture(self, state: State) -> Sequence[tuple[float | Tensor, Crossbar]]:
+        """The gains and crossbars whose sum both passes read; a gain may be a plane (*replica, out, in) of signs."""
         ...
 
     def update(self, state: State, update: Update, lr: float) -> None:
@@ -70,6 +76,10 @@ class Algorithm(Protocol):
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
         """The crossbar that takes the gradient's pulses, and the state it would have if training had converged."""
+        ...
+
+    def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
+        """What a tile of that shape holds, and what one sample of such mini-batches takes."""
         ...
 
 
@@ -168,11 +178,12 @@ class Tile(nn.Module):
         seeds = random.seed_tensor(seed, replicas)
         count = 0
 
-        def new_crossbar(weight: Tensor | None = None) -> Crossbar:
+        def new_crossbar(weight: Tensor | None = None, *, device: Device | Cell | None = None) -> Crossbar:
             nonlocal count
             own = random.derive(seeds, count).flatten().tolist()
             count += 1
-            return make_crossbar(shape, seed=own, replicas=replicas, weight=weight, dtype=dtype, **crossbar)
+            options = crossbar if device is None else {**crossbar, "device": device}
+            return make_crossbar(shape, seed=own, replicas=replicas, weight=weight, dtype=dtype, **options)
 
         dtype = weight.dtype
         self.algorithm = algorithm

@@ -29,11 +29,13 @@ from ohmgrad.experiments.measure import (
     replica_loss,
     tile_gradients,
 )
+from ohmgrad.experiments.methods import METHODS as ANALOG
 from ohmgrad.nn import convert
 from ohmgrad.optim import AnalogOptimizer
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
-METHODS = ("digital", "analog-sgd", "tiki-taka")
+METHODS = ("digital", "analog-sgd", "tiki-taka")  # the paper's
+ALL_METHODS = ("digital", *ANALOG)
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 N_GRADIENT_BATCHES = 150
 MAX_HIDDEN = 1_000_000
@@ -64,8 +66,8 @@ class CompareSettings:
     tail: float = 0.2
 
     def __post_init__(self) -> None:
-        if not self.methods or any(m not in METHODS for m in self.methods):
-            raise ValueError(f"methods needs some of {', '.join(METHODS)}, got {', '.join(self.methods) or 'none'}")
+        if not self.methods or any(m not in ALL_METHODS for m in self.methods):
+            raise ValueError(f"methods needs some of {', '.join(ALL_METHODS)}, got {', '.join(self.methods) or 'none'}")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods needs each method once, got {', '.join(self.methods)}")
         for name in ("epochs", "batch_size"):
@@ -155,7 +157,7 @@ def _train(method: str, settings: CompareSettings, data: Dataset, device: str, o
     for epoch in range(settings.epochs + 1):
         if epoch:
             started = time.perf_counter()
-            for i, (xb, yb) in enumerate(_batches(x, y, seeds, epoch, settings.batch_size)):
+            for i, (xb, yb) in enumerate(batches(x, y, seeds, epoch, settings.batch_size)):
                 optimizer.zero_grad()
                 loss = replica_loss(model(xb), yb)
                 loss.sum().backward()
@@ -175,10 +177,29 @@ def _train(method: str, settings: CompareSettings, data: Dataset, device: str, o
     return Curves(**curves, cycles=sum(b.counters.cycles for b in bars), pulses=pulses, seconds=seconds)
 
 
+def algorithm_of(method: str, settings: CompareSettings) -> Algorithm:
+    """What the method trains with; digital SGD is Analog SGD on ideal devices."""
+    if method == "digital":
+        return AnalogSGD()
+    return settings.tiki_taka if method == "tiki-taka" else ANALOG[method].algorithm
+
+
 def _model(method: str, settings: CompareSettings, data: Dataset) -> nn.Module:
+    is_digital = method == "digital"
+    device = Ideal() if is_digital else settings.device
+    update = ExpectedUpdate() if is_digital else settings.update
+    return network(algorithm_of(method, settings), device, update, settings, data)
+
+
+def network(
+    algorithm: Algorithm,
+    device: Device,
+    update: ExpectedUpdate | PulsedUpdate,
+    settings: CompareSettings,
+    data: Dataset,
+) -> nn.Module:
     """Replicas of a multilayer perceptron; replica s is what seed s alone would have given."""
     sizes = (data.x_train.shape[1], *settings.hidden, data.n_classes)
-    algorithm: Algorithm = settings.tiki_taka if method == "tiki-taka" else AnalogSGD()
     digital = []
     for seed in settings.seeds:
         with torch.random.fork_rng(devices=[]):
@@ -187,17 +208,10 @@ def _model(method: str, settings: CompareSettings, data: Dataset) -> nn.Module:
             for n_in, n_out in pairwise(sizes):
                 layers += [nn.Linear(n_in, n_out), ACTIVATIONS[settings.activation]()]
         digital.append(nn.Sequential(*layers[:-1]))
-    return convert(
-        digital,
-        device=Ideal() if method == "digital" else settings.device,
-        algorithm=algorithm,
-        update=ExpectedUpdate() if method == "digital" else settings.update,
-        seed=settings.seeds,
-        replicas=True,
-    )
+    return convert(digital, device=device, algorithm=algorithm, update=update, seed=settings.seeds, replicas=True)
 
 
-def _batches(x: Tensor, y: Tensor, seeds: Tensor, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(x: Tensor, y: Tensor, seeds: Tensor, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Mini-batches (replica, batch, ...) in an order that is a function of (seed, epoch); a rest is left out."""
     order = random.uniform_plane(seeds, (random.Stream.ORDER, epoch), 1, len(x), torch.float64)[:, 0].argsort()
     for i in range(0, len(x) - size + 1, size):
@@ -212,8 +226,8 @@ def _measure(
     _, test_accuracy = loss_and_accuracy(model, x_test, y_test, len(seeds))
     n_all = len(x) // size
     n = min(N_GRADIENT_BATCHES, n_all)
-    batches = (b for b, _ in zip(_batches(x, y, seeds, 0, size), range(n), strict=False))
-    floors = floor(model, tile_gradients(model, batches), n, n_all)
+    some = (b for b, _ in zip(batches(x, y, seeds, 0, size), range(n), strict=False))
+    floors = floor(model, tile_gradients(model, some), n, n_all)
     return {
         "train_loss": train_loss,
         "test_accuracy": test_accuracy,

@@ -69,6 +69,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         return value
     if typing.get_origin(hint) is tuple:
         return _tuple(value, typing.get_args(hint), where)
+    if hint not in WORDS:
+        raise ValueError(f"{where} is no plain value, and can be set in Python alone")
     accepted = (int, float) if hint is float else hint
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} needs {WORDS[hint]}, got {reprlib.repr(value)}")

@@ -12,10 +12,12 @@ import torch
 from rich.table import Table
 
 from ohmgrad.experiments.compare import Curves
+from ohmgrad.experiments.methods import METHODS as ANALOG
 from ohmgrad.report.files import write
 
-COLORS = {"digital": "#444444", "analog-sgd": "#c8452d", "tiki-taka": "#1f77b4"}
-LABELS = {"digital": "digital SGD", "analog-sgd": "Analog SGD", "tiki-taka": "Tiki-Taka"}
+LABELS = {"digital": "digital SGD", **{name: method.label for name, method in ANALOG.items()}}
+SHADES = ("#444444", "#c8452d", "#1f77b4", "#2a9d8f", "#e9a23b", "#8e6bbf", "#7a8b3c", "#17becf", "#d16ba5", "#8c564b")
+COLORS = dict(zip(LABELS, (*SHADES, "#9aa0a6", "#000000"), strict=True))
 SERIES = ("train_loss", "test_accuracy", "floor_measured", "floor_predicted", "floor_bound", "saturation")
 
 
