@@ -38,12 +38,18 @@ LIKE: Any = None
 def parts(side, m, params_at, size, own_at, tables_at, n_nodes):
     """C, S and the mean step of up (side 0) or down pulses at m lanes, for steps that are affine in w."""
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
-    tables = matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
-    zero, one, up = own.dtype.type(0.0), own.dtype.type(1.0), side == 0
-    for t in range(m):
-        own[C + side, t], own[S + side, t] = step(zero, up, params, t, tables), step(one, up, params, t, tables)
-        own[DW + side, t] = params[2 + side, t]
+    tables, up = matrix_at(tables_at, N_TABLES, n_nodes, LIKE), side == 0
+    _ends(m, up, own[C + side], own[S + side], own[DW + side], params, tables)
     _difference(m, own, side)
+
+
+@apart
+def _ends(m, up, c, s, dw, params, tables):
+    """Steps at w = 0 and w = 1."""
+    zero, one = c.dtype.type(0.0), c.dtype.type(1.0)
+    for t in range(m):
+        c[t], s[t] = step(zero, up, params, t, tables), step(one, up, params, t, tables)
+        dw[t] = where(up, params[2, t], params[3, t])
 
 
 @fast

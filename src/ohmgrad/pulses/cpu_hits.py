@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from ohmgrad.pulses.cpu_family import N_OWN, N
-from ohmgrad.pulses.cpu_law import apply, fast, note, tally
+from ohmgrad.pulses.cpu_law import apply, bare, note, tally
 from ohmgrad.pulses.cpu_trains import f32, key_of, u32
-from ohmgrad.pulses.numba_target import popcount, vector_at
+from ohmgrad.pulses.numba_target import FAST, njit, popcount, vector_at
 
 PLANES = 19  # where the planes begin among the kernel's options
 CHUNK = 512  # crosspoints that go through the law together, and those of one row more
 
 
-@fast
+@njit(**FAST)
 def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law, keys, cycle, w, counts, moved):
     """A mini-batch of stochastic trains of one word, at a share of the rows; the pulses. Arguments as in `pulse`."""
     n_in, n_out, total = x_on.shape[2], d_on.shape[2], np.int64(0)
@@ -29,8 +29,9 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
     own = room[2 * n_planes * size : (2 * n_planes + N_OWN) * size].reshape((N_OWN, size))
     weights = room[-3 * size : -2 * size].reshape((1, 1, size))
     found = room[-2 * size :].reshape((2, size))
-    index = np.empty((5, size), np.uint32)  # of either direction: crosspoints; columns and their bits; places to sort
-    column, word, hit, none = index[2], index[3], index[4], np.zeros((1, 1, 1, 1), np.uint32)
+    index = np.empty((4, size), np.uint32)  # of either direction: crosspoints; columns and their bits
+    column, word, none = index[2], index[3], np.zeros((1, 1, 1, 1), np.uint32)
+    hit = np.empty(size + options[1] + 2, np.uint32)
     held = np.zeros(2, np.int64)
     for i in range(x_on.shape[0]):
         k0, k1 = key_of(keys, 2, cycle + i)
@@ -63,7 +64,7 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
     return total
 
 
-@fast
+@bare
 def _active(x_on, i, sign, column, word, n):
     """Columns of one sign that have bits in a sample, from place n on; the next place."""
     for j in range(x_on.shape[2]):
@@ -72,7 +73,7 @@ def _active(x_on, i, sign, column, word, n):
     return n
 
 
-@fast
+@bare
 def _meet(line, base, column, word, first, last, index, found, side, m):
     """Crosspoints of a row that pulses reach, and how many pulses, from place m on; the next place."""
     for c in range(first, last):
@@ -82,7 +83,7 @@ def _meet(line, base, column, word, first, last, index, found, side, m):
     return m
 
 
-@fast
+@njit(**FAST)
 def _gather(options, n_planes, sigma, w, place, m, params, weights):
     """Weights and parameters of crosspoints."""
     for k in range(n_planes):

@@ -12,7 +12,7 @@ import numpy as np
 from ohmgrad.pulses import cpu_strips, cpu_trains
 from ohmgrad.pulses.cpu_family import N_OWN, N
 from ohmgrad.pulses.cpu_hits import PLANES, by_hits
-from ohmgrad.pulses.cpu_law import BOTH, apply, fast, note, tally
+from ohmgrad.pulses.cpu_law import BOTH, apply, bare, note, tally
 from ohmgrad.pulses.cpu_trains import (
     BY_COLUMNS,
     BY_HITS,
@@ -85,8 +85,8 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     weights = rest[: n_strip * size].reshape((n_strip, 1, size))
     stage = rest[-n_strip * size :].reshape((size, n_strip))
     own = rest[n_strip * size : (n_strip + N_OWN) * size].reshape((N_OWN, size))
-    index, n_firing = np.empty((3, size), np.uint32), np.empty(n_strip, np.int64)
-    at, place, hit = index[0], index[1], index[2]
+    index, n_firing = np.empty(3 * size + options[1] + 2, np.uint32), np.empty(n_strip, np.int64)
+    at, place, hit = index[:size], index[size : 2 * size], index[2 * size :]
     for top in range(first, last, n_strip):
         n_lines = min(n_strip, last - top)
         for tile in range(on.shape[0]):
@@ -113,7 +113,7 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     return total
 
 
-@fast
+@bare
 def _line(
     line, k, tile, m, kind, length, line_on, on, sign, is_back, law, keys, cycle, place,
     weights, params, own, few_params, hit, counts, moved,
@@ -143,7 +143,7 @@ def _line(
     return total
 
 
-@fast
+@bare
 def _coincidences(line_on, i, line, on, tile, m, own):
     """Pulses of sample i at the lanes of a line, into N; their sum and the largest."""
     if on.shape[2] == 2:

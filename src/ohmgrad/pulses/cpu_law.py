@@ -13,8 +13,8 @@ import numpy as np
 from ohmgrad import random
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, LEFT, MOST, SORTED, UP, C, H, K, N, S, V, Y
-from ohmgrad.pulses.cpu_trains import f32, inline, u32
-from ohmgrad.pulses.numba_target import FAST, NUMBA, address_of, call_at, njit
+from ohmgrad.pulses.cpu_trains import f32, u32
+from ohmgrad.pulses.numba_target import BARE, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
@@ -22,11 +22,11 @@ parts, multiplicative, additive, is_mergeable, one_pulse = (
     retarget(getattr(merge, name), NUMBA) for name in ("parts", "multiplicative", "additive", "is_mergeable", "pulse")
 )
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
-fast = njit(**FAST)
+bare, bare_inline = njit(**BARE), njit(forceinline=True, **BARE)
 BOTH = 2  # the side of a sample whose lanes go up and down
 
 
-@fast
+@bare
 def apply(
     weights, params, k, m, own, side, ready, most, is_back, on, tile, i, place, law, k0, k1, hit, few_params
 ):  # fmt: skip
@@ -67,7 +67,7 @@ def apply(
     return ready
 
 
-@fast
+@bare
 def _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1):
     """The first pulses, while at least every fifth lane takes one: all lanes at once; the next pulse's number."""
     for t in range(m):
@@ -86,13 +86,13 @@ def _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, l
     return most
 
 
-@inline
+@bare_inline
 def _row_at(lines, k):
     """Where line k of (lines, rows, lanes) stands."""
     return address_of(lines) + k * lines.shape[1] * lines.shape[2] * lines.itemsize
 
 
-@fast
+@bare
 def tally(own, m):
     """The sum and the largest of a sample's pulses."""
     total, most = np.int32(0), np.int32(0)
@@ -102,7 +102,7 @@ def tally(own, m):
     return total, most
 
 
-@fast
+@bare
 def note(own, place, m, counts, moved):
     """Add a sample's pulses to what is kept of each crosspoint."""
     if counts.size:
@@ -114,7 +114,7 @@ def note(own, place, m, counts, moved):
                 moved[place[t]] = 1
 
 
-@fast
+@bare
 def _make_ready(ready, side, is_long, params, k, m, own, law):
     """See to the parts of up (side 0) or down pulses; bits of ready: C, S and DW are there, and (4 <<) the rest."""
     if not ready & (1 << side):
@@ -124,7 +124,7 @@ def _make_ready(ready, side, is_long, params, k, m, own, law):
     return ready | (1 << side) | (4 << side if is_long else 0)
 
 
-@fast
+@bare
 def _long_parts(m, own, side, sigma):
     """What the law of trains needs to know of steps C + S w."""
     for t in range(m):
@@ -133,7 +133,7 @@ def _long_parts(m, own, side, sigma):
         )
 
 
-@fast
+@bare
 def _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
     """One pulse, where there is one."""
     if law[1] == ADDITIVE:
@@ -142,7 +142,7 @@ def _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law,
         _singles_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
 
 
-@fast
+@bare
 def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
     """Trains at once, where the law allows; LEFT gets the pulses of the others; whether there are any."""
     if law[1] == ADDITIVE:
@@ -151,7 +151,7 @@ def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, 
 
 
 # Of a constant in the first place, so that no loop asks for the kind of noise.
-@inline
+@bare_inline
 def _singles_of(is_additive, weights, params, k, own, side, is_back, on, tile, i, place, m, sigma, k0, k1):
     c, s, dw, last = C + side, S + side, DW + side, on.shape[2] - 1
     if side != BOTH:
@@ -170,7 +170,7 @@ def _singles_of(is_additive, weights, params, k, own, side, is_back, on, tile, i
         weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
 
 
-@inline
+@bare_inline
 def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i, place, m, sigma, k0, k1):
     some, c, s, dw = False, C + side, S + side, DW + side
     h, y, v, kk, long = H + side, Y + side, V + side, K + side, MOST + side
@@ -195,20 +195,20 @@ def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i,
     return some
 
 
-@inline
+@bare_inline
 def _of(up, own, row, t):
     """The part of its direction."""
     return where(up, own[row, t], own[row + 1, t])
 
 
-@inline
+@bare_inline
 def _one(is_additive, w, c, s, dw, low, high, sigma, z):
     """The weight after one pulse."""
     change = c + s * w
     return one_pulse(w, change, sigma * (dw if is_additive else change), z, low, high)
 
 
-@inline
+@bare_inline
 def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
     """The weight after a train of n >= 0 pulses, the pulses that are left for one by one, whether there are any."""
     if is_additive:
@@ -220,18 +220,24 @@ def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
     return (w if is_left else after), (n if is_left else f32(0.0)), is_left
 
 
-@fast
+@bare
 def _sort(own, row, m, least, most, hit):
-    """The lanes with more than `least` pulses, with the most first, into hit, all they have into SORTED; how many."""
-    first = np.zeros(most - least + 2, np.int32)
+    """The lanes with more than `least` pulses, with the most first, into hit, all they have into SORTED; how many.
+
+    hit: room for the lanes, then for counts of all numbers of pulses that a train can have.
+    """
+    first = own.shape[1]
+    for k in range(most - least + 2):
+        hit[first + k] = 0
     for t in range(m):
         k = most - max(np.int32(own[row, t]), least)
-        first[k + 1] += 1
+        hit[first + k + 1] += u32(1)
     for k in range(1, most - least + 1):
-        first[k] += first[k - 1]
+        hit[first + k] += hit[first + k - 1]
     for t in range(m):
         k = most - np.int32(own[row, t])
         if k < most - least:
-            hit[first[k]], own[SORTED, first[k]] = t, own[row, t]
-            first[k] += 1
-    return first[most - least - 1]
+            q = hit[first + k]
+            hit[q], own[SORTED, q] = t, own[row, t]
+            hit[first + k] += u32(1)
+    return np.int64(hit[first + most - least - 1])

@@ -35,6 +35,8 @@ carray: Any = numba.carray  # type: ignore[reportPrivateImportUsage]  # numba na
 # Products and sums may fuse; NaN, infinity and the order of operations stay as written.
 FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
 INLINE: dict[str, Any] = {"forceinline": True, **FAST}
+# Of functions that make no arrays: those that they are given are not counted in and out.
+BARE: dict[str, Any] = {"_nrt": False, **FAST}
 
 
 @intrinsic
