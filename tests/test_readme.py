@@ -57,7 +57,8 @@ def test_commands_of_the_readme_are_understood(command, monkeypatch, capsys):
     def stop(*_):
         raise ValueError("all options were understood")
 
-    monkeypatch.setattr(cli.compare, "load", stop)
+    for module in (cli.compare, cli.recommend):
+        monkeypatch.setattr(module, "load", stop)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(sys, "argv", shlex.split(command))
     with pytest.raises(SystemExit):

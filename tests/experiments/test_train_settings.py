@@ -142,6 +142,19 @@ def test_a_section_in_a_section():
     assert from_tables(content).mapping.input_range is None
 
 
+def test_devices_of_a_fast_crossbar():
+    inner = {"name": "aihwkit-soft-bounds", "dw_min": 0.01}
+    content = tables() | {"algorithm": {"name": "tiki-taka", "fast_device": inner}}
+    assert from_tables(content).algorithm == TikiTaka(fast_device=catalog.find("aihwkit-soft-bounds", dw_min=0.01))
+    for wrong, says in (
+        ({"name": "tiki-taka", "fast_device": {"name": "foo"}}, "fast_device.name needs one of"),
+        ({"name": "tiki-taka", "fast_device": {**inner, "x": 1}}, "fast_device.x is unknown"),
+        ({"name": "analog-sgd", "fast_device": inner}, "fast_device is unknown"),
+    ):
+        with pytest.raises(ValueError, match=rf"^algorithm\.{says}"):
+            from_tables(content | {"algorithm": wrong})
+
+
 def test_every_device_is_there_with_every_field():
     for name in catalog.names():
         device = catalog.find(name)
@@ -221,7 +234,7 @@ EDITS: dict[str, tuple[str, Any, str]] = {
     "devices of an algorithm": (
         "algorithm.fast_device",
         "ideal",
-        r"algorithm\.fast_device is no plain value",
+        r"algorithm\.fast_device needs a section, \[algorithm\.fast_device\] with keys below, got 'ideal'",
     ),
     "unknown update": ("update.kind", "foo", r"update\.kind needs one of expected, pulsed, got 'foo'"),
     "rule of an update": ("update.bit_length", -1, r"update\.bit_length: PulsedUpdate needs bit_length in 0 "),

@@ -7,6 +7,7 @@ import pytest
 from llvmlite import binding as llvm
 
 from ohmgrad.pulses import cpu_family, cpu_law
+from ohmgrad.pulses.numba_target import BARE, njit
 
 FEATURES = llvm.get_host_cpu_features()
 
@@ -18,7 +19,7 @@ def test_the_inner_loop(dtype, is_additive):
     m, key = 64, np.uint32(1)
     weights, params, own = (np.zeros(shape, dtype) for shape in ((1, 1, m), (1, 4, m), (cpu_family.N_OWN, m)))
     law = (dtype(0.3), is_additive, True)
-    loop = cpu_law.njit(**cpu_law.FAST)(cpu_law._trains.py_func)  # of this case alone
+    loop = njit(**BARE)(cpu_law._trains.py_func)  # of this case alone
     on, place = np.zeros((1, 1, 2, m), np.uint32), np.zeros(m, np.uint32)
     loop(weights, params, 0, own, 0, False, on, 0, 0, place, m, law, key, key)
     (assembly,) = loop.inspect_asm().values()

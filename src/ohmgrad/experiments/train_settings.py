@@ -20,7 +20,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -285,15 +285,22 @@ def from_tables(tables: Mapping[str, Any]) -> TrainSettings:
     parts: dict[str, Any] = {}
     for section in SECTIONS:
         table = tables.get(section, {})
-        if section in PICKS:
-            key, families, default = PICKS[section]
-            if section == "device" and isinstance(name := table.get(key), str) and catalog.is_file(name):
-                families = {name: catalog.find(name)}
-            of = chosen(table, section, key, families, default)
-            parts[section] = build(of, {k: v for k, v in table.items() if k != key}, section)
-        else:
-            parts[section] = build(PLAIN[section], table, section)
+        if section == "algorithm" and isinstance(inner := table.get("fast_device"), Mapping):
+            algorithm = _picked(section, {k: v for k, v in table.items() if k != "fast_device"}, section)
+            if hasattr(algorithm, "fast_device"):
+                parts[section] = replace(algorithm, fast_device=_picked("device", inner, "algorithm.fast_device"))
+                continue
+        parts[section] = _picked(section, table, section) if section in PICKS else build(PLAIN[section], table, section)
     idle = [k for k in tables.get("periphery", {}) if k not in ("name", "is_perfect")]
     if idle and parts["periphery"].is_perfect:
         raise ValueError(f"periphery.{idle[0]} does nothing where reads are ideal: periphery.name needs another set")
     return TrainSettings(**parts)
+
+
+def _picked(section: str, table: Mapping[str, Any], where: str) -> Any:
+    """What a section's key picks, with its fields; where: how errors name the section."""
+    key, families, default = PICKS[section]
+    if section == "device" and isinstance(name := table.get(key), str) and catalog.is_file(name):
+        families = {name: catalog.find(name)}
+    of = chosen(table, where, key, families, default)
+    return build(of, {k: v for k, v in table.items() if k != key}, where)

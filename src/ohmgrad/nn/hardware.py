@@ -47,7 +47,7 @@ class Hardware:
         given: Any = self.device  # of whatever kind a user thinks of
         devices = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
         kinds = {"update": ExpectedUpdate | PulsedUpdate, "periphery": Periphery, "mapping": WeightMapping}
-        wrong = [("device", d) for d in devices if not isinstance(d, Device)]
+        wrong = [("device", d) for d in devices if not isinstance(d, Device | Cell)]
         wrong += [("algorithm", self.algorithm)] * isinstance(self.algorithm, type | str)
         wrong += [(k, getattr(self, k)) for k, kind in kinds.items() if not isinstance(getattr(self, k), kind | None)]
         for name, value in wrong:

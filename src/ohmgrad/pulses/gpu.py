@@ -56,7 +56,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         [device.granularity, device.dw_min_ctoc, settings.resolution], dtype=torch.float64, device=home
     )
     keys = torch.tensor([word for s in STREAMS for word in random.root(seed, s)], dtype=torch.int64, device=home)
-    columns = min(COLUMNS if w.element_size() == 4 else COLUMNS // 4, triton.next_power_of_2(n_in))
+    # Fewer weights to a thread where each takes more registers: else they spill.
+    share = (1 if w.element_size() == 4 else 4) * (2 if type(device).tables else 1)
+    columns = min(COLUMNS // share, triton.next_power_of_2(n_in))
     n_blocks = triton.cdiv(n_in, columns) * triton.cdiv(n_out, ROWS)
     n_line_blocks = triton.cdiv(n_in, LINES) + triton.cdiv(n_out, LINES)
     arguments, law = _device(device, params, settings, w)
