@@ -5,14 +5,12 @@ measured in the same run, in turns with `Crossbar.pulse(x, d, lr)`, when --peer-
 Goal: over the rows of at least 1e5 crosspoint-samples, a median ratio of 10 on 2 threads and 5 on 1, and no row slower
 than the peer. Compare on a quiet machine only: under load the peer's threads slow it more than ours.
 
-Last report: `results/update.json`, AMD EPYC (Zen 4, AVX-512), a virtual machine whose two processors together do 1.3
-times the work of one (two plain loops side by side). Median ratio 5.6 on 1 thread and 7.0 on 2, of 224 rows each; by
-input, on 1 thread: 21 for dw_min 1e-4, 11 with 80 % zeros; 4.4 for 1e-3, 1.6 with 80 % zeros. Slower than the peer:
-10 of 288 rows on 1 thread and 15 on 2, all at dw_min 1e-3, with 80 % zeros or of 10x128 crosspoints; the lowest ratio
-0.62. Other work ran beside the last 12 rows (4096x4096, 2 threads). The kernel has changed since: parameters lie by
-columns too, few pulses go by the crosspoints they reach, threads keep apart, updates of less than a million
-crosspoint-samples keep to one. A run cut short after its rows on 1 thread had a median of 5.9, and 3 of 288 rows slower
-than the peer (10x128, batch 1, 80 % zeros; lowest 0.93); a whole report is to be made.
+Last report: `results/update.json`, the four affine families, AMD EPYC (Zen 4, AVX-512), a virtual machine whose two
+processors are siblings of one core. Median ratio 6.1 on 1 thread and 9.6 on 2, of 224 rows each; by input, on 1 thread:
+22 for dw_min 1e-4, 12 with 80 % zeros; 4.7 for 1e-3, 1.9 with 80 % zeros. So the goal is met on 1 thread and missed on
+2. Slower than the peer: 5 of 288 rows on 1 thread and 5 on 2, all of 10x128 crosspoints at dw_min 1e-3, and all but one
+of batch 1, where a call takes 7 us and half of that is Python; the lowest ratio 0.70. Nothing else ran but, now and
+then, an editor.
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
 
