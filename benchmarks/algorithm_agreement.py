@@ -5,7 +5,8 @@ simulated, samples one after the other, transfers within mini-batches of 5. 400 
 sides; devices and pulses are drawn independently. Compared are the means over seeds of three figures of the final
 weight, and their spreads: root mean square error, projection onto W*, and modulus; and every weight's mean. A
 difference counts if it is beyond 3 standard errors. With 100 seeds, one of the 36 (the spread of Tiki-Taka's
-modulus) was at -3.2; with 400 it is at 0.3, and none is beyond 1.5. Baseline: aihwkit, in the interpreter that --peer-python names.
+modulus) was at -3.2; with 400 it is at 0.3, and none is beyond 1.5.
+Baseline: aihwkit, in the interpreter that --peer-python names.
 Last figures: `results/algorithm_agreement.json`.
 
     python benchmarks/algorithm_agreement.py --peer-python PATH --out benchmarks/results/algorithm_agreement.json
