@@ -17,6 +17,7 @@ from ohmgrad.algorithms import (
     Stale,
     TikiTakaV2,
 )
+from ohmgrad.devices import Ideal
 from ohmgrad.devices.presets import asymmetric_linear
 
 # Reads of 0.1 fill the buffer: ten of them for each unit read.
@@ -47,7 +48,7 @@ CASES = {
         ],
     ),
     # The same reads; means go half of the way to each (m = 1/2), and are the reference from the third read, after the
-    # flip, on; pulses are sent from the fourth read (after two phases) on.
+    # flip, on; pulses are sent from the fourth read (a phase of two and one more) on.
     # 0.016704:      0.616 - 10 (0.016704 - 0.0108)          mean 0.0054 + 0.008352
     # 0.25269504:    0.55696 - 10 (0.25269504 - 0.0108)      one pulse leaves -0.8619904
     # 0.1775333376:  -0.8619904 + 10 (0.1775333376 - 0.13322352)
@@ -119,6 +120,15 @@ def test_one_device(name):
             entry = tile if what == "read" else getattr(tile.state, what)
             got = entry if isinstance(entry, torch.Tensor) else entry.weight
             assert got.item() == pytest.approx(value, abs=1e-14), what
+
+
+def test_weight_decay_is_for_all_mini_batches_since_a_row_was_read():
+    # lr = 1/8, decay 1/2, two rows in turn: each is read every second time, and owes 2 lr / 2 of its 1/2: 8 steps.
+    algorithm = MixedPrecision(weight_decay=0.5, n_rows=1)
+    tile = Tile(torch.full((2, 1), 0.5), algorithm=algorithm, crossbar={"device": Ideal(dw_min=2.0**-7)})
+    for expected in ([0.4375, 0.5], [0.4375, 0.4375]):
+        algorithm.update(tile.state, Dense(torch.zeros(2, 1)), 0.125)
+        assert tile.weight.flatten().tolist() == expected
 
 
 def test_a_warm_start_goes_through_its_phases():

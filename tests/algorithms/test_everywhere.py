@@ -111,6 +111,18 @@ def test_pulses_do_in_the_mean_what_the_expected_update_does(algorithm):
             assert torch.equal(ours, expected)
 
 
+@pytest.mark.parametrize("algorithm", EVERY, ids=NAMES)
+@pytest.mark.parametrize("update", [ExpectedUpdate(per_sample=True, noise=True), PulsedUpdate()])
+def test_empty_mini_batches_and_steps_of_zero_go_through(algorithm, update):
+    options = {"device": asymmetric_linear(), "update": update}
+    tile = Tile(torch.full((3, 4), 0.2), algorithm=algorithm, crossbar=options)
+    algorithm.update(tile.state, Outer(torch.zeros(0, 3), torch.zeros(0, 4)), 0.1)
+    assert torch.equal(tile.weight, torch.full((3, 4), 0.2))
+    for n in (0, 2, 5):  # and sizes that change
+        algorithm.update(tile.state, Outer(torch.ones(n, 3), torch.ones(n, 4)), 0.0)
+    assert torch.isfinite(tile.weight).all()
+
+
 NEW = (TikiTakaV2, ChoppedTikiTakaV2, AGAD, ResidualLearning, MultiTile, Rider)
 
 

@@ -44,11 +44,26 @@ def test_what_was_read_is_reset():
     assert tile.state.slow.weight.tolist() == [[-0.125, -0.125, 0.0, 0.0, 0.0]]
 
 
-def test_resets_and_starts_come_as_often_as_they_should(seed):
-    # 4,000 transfers: sees 0.04 in the odds of a reset, and a column that is drawn by a fifth too often.
+def test_devices_are_reset_one_by_one_as_often_as_they_should(seed):
+    # 4 transfers of 2 columns of 500 devices, in two replicas: sees 0.04 in odds of 0.3, a column that is reset as a
+    # whole, and replicas that are reset alike.
+    device = SoftBounds(reset=0.25, reset_std=0.0)
+    bar = Crossbar((500, 3), device=device, seed=seed, replicas=(2,))
+    were = []
+    for step in range(4):
+        bar.set_weight(torch.zeros(500, 3))
+        transfer.reset(bar, torch.tensor([2, 0]), torch.tensor(step), 0.3)
+        assert set(bar.weight.unique().tolist()) == {0.0, 0.25} and not bar.weight[..., 1].any()
+        were.append(bar.weight[..., [0, 2]] > 0)
+    by_column = torch.stack(were).sum(-2)
+    assert_counts(by_column.numpy(), 500, 0.3)
+    assert_counts(int((were[0][0] & were[0][1]).sum()), 1000, 0.09)
+
+
+def test_starts_come_as_often_as_they_should(seed):
+    # 4,000 transfers: sees a column that is drawn by a fifth too often.
     first, n = seed * 10_000 % 2**31, 4000
     steps = [torch.tensor(first + k) for k in range(n)]
-    assert_counts(sum(transfer.draw(step, 1) < 0.3 for step in steps), n, 0.3)
     starts = torch.tensor([int(transfer.random_places(step, 1, 5)[0]) for step in steps])
     assert_counts(torch.bincount(starts, minlength=5).numpy(), n, 0.2)
 

@@ -7,6 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ohmgrad.cli import app
+from ohmgrad.cli.recommend import reason
+from ohmgrad.devices import SoftBounds
+from ohmgrad.devices.presets import CELLS
+from ohmgrad.experiments import recommend
+from ohmgrad.experiments.data import load
 from ohmgrad.experiments.methods import METHODS
 from ohmgrad.experiments.recommend import LR, RecommendSettings, Result, points, ranking
 
@@ -52,9 +57,28 @@ def test_the_ranking_is_by_digits_and_knows_ties():
     assert rows[0]["digits"]["error"] == pytest.approx(0.1)
 
 
+def test_nothing_is_recommended_where_all_diverged():
+    bad = {task: Result([math.inf, math.nan], None, {}) for task in ("digits", "quadratic")}
+    rows = ranking({"agad": bad, "rider": bad})
+    assert reason(rows, SoftBounds(), "x") == "For x, no algorithm came to a finite loss."
+
+
+def test_a_search_goes_on_after_a_point_whose_loss_is_no_number(monkeypatch):
+    losses = iter([math.nan, 0.5, math.nan, 0.7] * 2)
+
+    def train(task, method, point, settings, data, seeds, *, is_search):
+        return ([next(losses)] if is_search else [point["lr"]] * 2), None
+
+    monkeypatch.setattr(recommend, "_train", train)
+    settings = RecommendSettings(methods=("analog-sgd",), trials=4)
+    found = recommend.run(settings, load("digits"))["analog-sgd"]["digits"]
+    assert found.settings == points("analog-sgd", 4, 0)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"device": CELLS["pcm_pair"]()}, "device needs a single device, got OneSidedCell"),
         ({"methods": ("sgd",)}, "methods needs some of analog-sgd, .* got sgd"),
         ({"trials": 0}, "trials needs a whole number >= 1, got 0"),
         ({"seeds": (1,)}, r"seeds needs at least two, .* got \(1,\)"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ohmgrad import AnalogSGD, TikiTaka, save
+from ohmgrad import AnalogSGD, TikiTaka, Tile, save
+from ohmgrad.algorithms import MultiTile
 from ohmgrad.devices import catalog
 from ohmgrad.experiments import train as module
 from ohmgrad.experiments.data import Dataset, load
@@ -103,6 +104,14 @@ def test_what_killed_writers_left_is_swept(digits, tmp_path):
         path.write_text("half")
     train(varied(epochs=1), digits, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.safetensors", "metrics.csv"]
+
+
+def test_a_warm_start_is_told_each_epochs_loss(digits, tmp_path):
+    settings = dataclasses.replace(SETTINGS, algorithm=MultiTile(n_tiles=3, warm_start=True))
+    run = train(settings, digits, tmp_path)
+    for tile in (m for m in run.model.modules() if isinstance(m, Tile)):
+        told = [loss for loss in tile.state.losses.tolist() if math.isfinite(loss)]
+        assert int(tile.state.phase) > 0 or told == [epoch.loss for epoch in run.epochs]
 
 
 def test_torchs_own_generator_is_left_alone(digits, tmp_path):

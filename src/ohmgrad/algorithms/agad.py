@@ -41,7 +41,8 @@ class AGAD:
             tail_weightening over the sweeps between two flips, at most 1.
         frozen_reference: subtract the mean as it was at the last flip, else the running mean itself.
 
-    Nothing is written to the slow crossbar in the first phase, which has no reference.
+    Nothing is written to the slow crossbar in the first phase, which has no reference, and in the sweep after it, as in
+    aihwkit.
 
     Raises:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.

@@ -30,7 +30,7 @@ def filling_rate(settings: Any, fast: Crossbar, lr: float) -> float:
 
     settings: of an algorithm with a buffer (Any: they share fields, not a class). At transfer_lr = 1 it takes reads of
     `buffer_granularity` granularities to make a pulse; with `auto_granularity` it takes so many times more, divided by
-    the samples between two reads of a line.
+    the steps, samples or mini-batches, between two reads of a line.
     """
     lines = n_lines(fast, settings.transfer_columns)
     threshold = settings.buffer_granularity * fast.device_model.granularity

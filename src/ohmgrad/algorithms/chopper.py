@@ -8,7 +8,7 @@ al. 2024 (Nat. Commun. 15:7133), Algorithm 2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class Choppers:
         x, d = (self.lines, self.values) if columns else (self.values, self.lines)
         signed = update.scaled(d)
         if isinstance(signed, Outer):
-            return Outer(signed.d, signed.x * x[..., None, :])
+            return replace(signed, x=signed.x * x[..., None, :])
         if isinstance(signed, LowRank):
             return LowRank(signed.U, signed.V * x[..., None])
         return Dense(signed.dW * x[..., None, :])
@@ -77,7 +77,7 @@ def track_scale(mean: Tensor, vectors: Tensor, rate: float) -> Tensor:
     for size in vectors.abs().amax(-1).unbind(-1):
         mean.copy_(torch.where(mean <= 0, size, torch.where(size > 0, torch.lerp(mean, size, rate), mean)))
         after.append(mean.clone())
-    return torch.stack(after, -1)
+    return torch.stack(after, -1) if after else vectors.new_zeros(vectors.shape[:-1])
 
 
 def auto_scaled(settings: Any, state: State, update: Update) -> Update:
@@ -91,7 +91,7 @@ def auto_scaled(settings: Any, state: State, update: Update) -> Update:
     rate = (1.0 - settings.auto_momentum) / max(1, outer.x.shape[-2])
     product = track_scale(state.m_x, outer.x, rate) * track_scale(state.m_d, outer.d, rate)
     train = state.fast.update.bit_length * state.fast.device_model.granularity
-    return Outer(outer.d * (train / product.where(product > 0, 1.0))[..., None], outer.x)
+    return replace(outer, d=outer.d * (train / product.where(product > 0, 1.0))[..., None])
 
 
 def symmetric_point(bar: Crossbar) -> Tensor:

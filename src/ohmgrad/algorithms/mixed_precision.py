@@ -36,7 +36,8 @@ class MixedPrecision:
         x_bins, d_bins: levels that inputs and errors of each sample are rounded to, at random, between -max and max;
             0 for no rounding.
         momentum: of the digital gradient, as `torch.optim.SGD` has it; takes a second digital matrix.
-        weight_decay: as `torch.optim.SGD` has it, on rows read when they are written.
+        weight_decay: share of W in the gradient, after momentum; of rows read when they are written, for all the
+            mini-batches since they last were.
 
     Raises:
         ValueError: a value breaks its rule; in `init`, if n_rows is more than the matrix has.
@@ -87,7 +88,8 @@ class MixedPrecision:
             rows = transfer.places(state.step, self.transfer_every, self.n_rows, n_rows) % n_rows
             if self.weight_decay:
                 w = transfer.read_lines(state.bar, rows, columns=False)
-                state.chi[..., rows, :] += lr * self.weight_decay * self.transfer_every * w
+                steps = self.transfer_every * n_rows / len(rows)  # mini-batches between two reads of a row
+                state.chi[..., rows, :] += lr * self.weight_decay * steps * w
             n = (state.chi[..., rows, :] / dw).trunc()
             state.chi[..., rows, :] -= n * dw
             transfer.write_lines(state.bar, rows, n, -dw, columns=False)

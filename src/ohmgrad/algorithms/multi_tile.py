@@ -38,7 +38,7 @@ class MultiTile:
         transfer_every: mini-batches (samples if not `units_in_mbatch`) between transfers from the fine tile, and times
             `transfer_every_growth` for each coarser one.
         n_reads, transfer_columns: as for `TikiTaka`.
-        warm_start: begin in phase 0; see `end_epoch`.
+        warm_start: begin in phase 0; see `end_epoch`, which `ohmgrad train` calls, and an own loop has to.
 
     Raises:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.

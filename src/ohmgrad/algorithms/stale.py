@@ -27,16 +27,16 @@ class Pipeline(nn.Module):
         super().__init__()
         self.under_way: list[Outer] = []
 
-    def get_extra_state(self) -> list[tuple[Tensor, Tensor]]:
-        """The vectors (d, x) of each."""
-        return [(u.d, u.x) for u in self.under_way]
+    def get_extra_state(self) -> list[tuple[Tensor, Tensor, int]]:
+        """The vectors d and x of each, and its digital memory."""
+        return [(u.d, u.x, u.digital_memory) for u in self.under_way]
 
-    def set_extra_state(self, state: list[tuple[Tensor, Tensor]]) -> None:
+    def set_extra_state(self, state: list[tuple[Tensor, Tensor, int]]) -> None:
         """What `get_extra_state` gave."""
-        self.under_way = [Outer(d.clone(), x.clone()) for d, x in state]
+        self.under_way = [Outer(d.clone(), x.clone(), memory) for d, x, memory in state]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.under_way = [Outer(fn(u.d), fn(u.x)) for u in self.under_way]
+        self.under_way = [replace(u, d=fn(u.d), x=fn(u.x)) for u in self.under_way]
         return super()._apply(fn, recurse)
 
 
@@ -61,7 +61,7 @@ class Stale:
     def update(self, state: State, update: Update, lr: float) -> None:
         """The gradient of `delay` mini-batches ago, while this one sets out."""
         outer = update.as_outer()
-        state.pipeline.under_way.append(Outer(outer.d.detach().clone(), outer.x.detach().clone()))
+        state.pipeline.under_way.append(replace(outer, d=outer.d.detach().clone(), x=outer.x.detach().clone()))
         if len(state.pipeline.under_way) > self.delay:
             self.algorithm.update(state.inner, state.pipeline.under_way.pop(0), lr)
 

@@ -39,7 +39,7 @@ class TikiTaka:
         transfer_every: mini-batches between transfers, or samples if not `units_in_mbatch`; >= 1.
         n_reads: lines read and written per transfer, cyclically; None means all (`n_reads_per_transfer`).
         transfer_columns: transfer columns, else rows.
-        reset_prob: odds that a transfer resets the columns that it read on the fast crossbar (`with_reset_prob`).
+        reset_prob: odds of each device of the fast crossbar to be reset after a read of its column (`with_reset_prob`).
         random_selection: start each transfer at a random line.
         fast_device: devices of the fast crossbar; those of the tile by default.
 
@@ -91,8 +91,7 @@ class TikiTaka:
             if is_due:
                 lines = self.next_lines(state)
                 v = transfer.read_lines(state.fast, lines, self.transfer_columns)
-                if self.reset_prob and transfer.draw(state.step, 1) < self.reset_prob:
-                    state.fast.reset(lines)
+                transfer.reset(state.fast, lines, state.step, self.reset_prob)
                 transfer.write_lines(state.slow, lines, v, transfer_lr, self.transfer_columns)
 
     def next_lines(self, state: State) -> Tensor:

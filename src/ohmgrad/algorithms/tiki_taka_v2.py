@@ -38,7 +38,8 @@ class TikiTakaV2:
         n_reads: lines per transfer, cyclically; None means all.
         transfer_columns: transfer columns, else rows.
         buffer_granularity: the threshold, in granularities of the fast crossbar (`thres_scale`), > 0.
-        auto_granularity: if > 0, the threshold grows by this over the samples between two reads of a line.
+        auto_granularity: if > 0, the threshold grows by this over the steps (as `transfer_every` counts them) between
+            two reads of a line.
         max_pulses: most pulses that one crosspoint gets in a transfer; single ones are sent for sure.
         momentum: share of the buffer that stays after its pulses.
         forget_buffer: lose what a pulse leaves above the threshold, as aihwkit does; the paper keeps it.

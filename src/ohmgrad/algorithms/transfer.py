@@ -8,6 +8,7 @@ transfer is due, so that an algorithm is written as its paper has it, "pulse; ev
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def cut(update: Update, every: int, step: Tensor, *, in_batches: bool) -> Iterat
         part = slice(done - first, done_next - first)
         step += done_next - done
         done = done_next
-        yield Outer(outer.d[..., part, :], outer.x[..., part, :]), done % every == 0
+        yield replace(outer, d=outer.d[..., part, :], x=outer.x[..., part, :]), done % every == 0
 
 
 def places(step: Tensor, every: int, n_reads: int | None, n_lines: int) -> Tensor:
@@ -50,13 +51,17 @@ def places(step: Tensor, every: int, n_reads: int | None, n_lines: int) -> Tenso
 
 def random_places(step: Tensor, n_reads: int | None, n_lines: int) -> Tensor:
     """Lines from a start drawn at random, a function of the step alone: replicas and tiles transfer in step."""
-    start = int(draw(step, 0) * n_lines)
+    key = random.root(0, random.Stream.TRANSFER, int(step))
+    start = int(random.bits(*key, 0)) * n_lines >> 32
     return torch.arange(start, start + (n_reads or n_lines))
 
 
-def draw(step: Tensor, what: int) -> float:
-    """A uniform number on (0, 1) of a transfer, the same for all replicas and tiles."""
-    return float(random.uniform(random.bits(*random.root(0, random.Stream.TRANSFER, int(step)), what), torch.float64))
+def reset(bar: Crossbar, columns: Tensor, step: Tensor, probability: float) -> None:
+    """Reset devices of these columns, each with that probability, independently, as aihwkit does."""
+    if probability:
+        key = (random.Stream.TRANSFER, int(step))
+        u = random.uniform_plane(bar.seed, key, bar.shape[0], bar.shape[1], torch.float64)
+        bar.reset(columns, only=u[..., columns.to(u.device)] < probability)
 
 
 def n_lines(bar: Crossbar, columns: bool) -> int:
@@ -71,13 +76,7 @@ def lines_of(plane: Tensor, columns: bool) -> Tensor:
 
 def read_lines(bar: Crossbar, lines: Tensor, columns: bool) -> Tensor:
     """What one-hot reads give, (*replica, n, values), through the converters of transfers."""
-    if columns:
-        return bar.read_columns(lines)
-    bar.reads.add_(len(lines))
-    if bar.readers is None:
-        return bar.weight[..., lines, :]
-    d = _one_hot(bar, lines, bar.shape[0]).expand(*bar.replicas, -1, -1)
-    return bar.readers["read_columns"](bar.weight.mT, d, bar.seed)
+    return bar.read_columns(lines) if columns else bar.read_rows(lines)
 
 
 def write_lines(bar: Crossbar, lines: Tensor, values: Tensor, lr: float, columns: bool) -> None:
@@ -85,9 +84,5 @@ def write_lines(bar: Crossbar, lines: Tensor, values: Tensor, lr: float, columns
     if columns:
         bar.write_columns(lines, values, lr)
     else:
-        rows = _one_hot(bar, lines, bar.shape[0])
+        rows = one_hot(lines.to(values.device), bar.shape[0]).to(values.dtype)
         bar.write(Outer(rows.expand(*values.shape[:-2], -1, -1), values), -lr)
-
-
-def _one_hot(bar: Crossbar, lines: Tensor, n: int) -> Tensor:
-    return one_hot(lines.to(bar.weight.device), n).to(bar.weight.dtype)

@@ -21,7 +21,7 @@ from ohmgrad.cli.compare import UPDATES, device_of
 from ohmgrad.devices import Device, catalog
 from ohmgrad.experiments.data import load
 from ohmgrad.experiments.methods import METHODS
-from ohmgrad.experiments.recommend import RecommendSettings, ranking, run
+from ohmgrad.experiments.recommend import DIGITS_BATCH, RecommendSettings, ranking, run
 from ohmgrad.experiments.tables import plain
 from ohmgrad.pulses.settings import ExpectedUpdate
 from ohmgrad.report.files import make_directory, write_json
@@ -91,6 +91,8 @@ def recommend(
 def reason(rows: list[dict[str, Any]], device: Device, name: str) -> str:
     """The first of the ranking, who ties with it, and why."""
     best, label = rows[0], METHODS[rows[0]["method"]].label
+    if not math.isfinite(best["digits"]["loss"]):
+        return f"For {name}, no algorithm came to a finite loss."
     tied = [METHODS[row["method"]].label for row in rows[1:] if row["is_tied"]]
     try:
         point = float(device.symmetric_point().mean())
@@ -107,7 +109,7 @@ def reason(rows: list[dict[str, Any]], device: Device, name: str) -> str:
 
 
 def _cost(algorithm: Any) -> dict[str, float]:
-    cost = algorithm.cost(LAYER, batch_size=10)
+    cost = algorithm.cost(LAYER, batch_size=DIGITS_BATCH)
     names = ("arrays", "digital", "reads", "slots", "transfers", "time_ns", "energy_nj")
     return {name: getattr(cost, name) for name in names}
 

@@ -95,6 +95,12 @@ class Cells(nn.Module):
             bar.reads.add_(len(columns))
         return self.bars[0].read_columns(columns, self.weight)
 
+    def read_rows(self, rows: Tensor) -> Tensor:
+        """As `Crossbar.read_rows`."""
+        for bar in self.bars[1:]:
+            bar.reads.add_(len(rows))
+        return self.bars[0].read_rows(rows, self.weight)
+
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """As `Crossbar.pulse`."""
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
@@ -129,10 +135,10 @@ class Cells(nn.Module):
         for bar in self.bars:
             bar.relax()
 
-    def reset(self, columns: Tensor | None = None) -> None:
+    def reset(self, columns: Tensor | None = None, only: Tensor | None = None) -> None:
         """As `Crossbar.reset`, of each member."""
         for bar in self.bars:
-            bar.reset(columns)
+            bar.reset(columns, only)
 
     def count_reads(self, vectors: Tensor) -> None:
         """Note a read of each row of vectors."""

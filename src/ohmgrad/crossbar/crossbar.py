@@ -79,7 +79,7 @@ class Crossbar(nn.Module):
             raise TypeError(f"Crossbar needs dtype float32 or float64, got {dtype}")
         if isinstance(update, PulsedUpdate) and shape[0] * shape[1] > 2**32:
             raise ValueError(f"PulsedUpdate needs at most 2**32 crosspoints, which 32 bits tell apart, got {shape}")
-        devices = [device] if isinstance(device, Device) else list(device)
+        devices = elements.device_list(device)
         self.device_model = devices[0]
         self.update = update or ExpectedUpdate()
         self.shape = (int(shape[0]), int(shape[1]))
@@ -157,14 +157,20 @@ class Crossbar(nn.Module):
 
     def read_columns(self, columns: Tensor, weight: Tensor | None = None) -> Tensor:
         """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out); as `read`."""
-        columns = elements.column_numbers(columns, self.shape[1])
-        self.reads.add_(len(columns))
+        return self._read_lines(elements.column_numbers(columns, self.shape[1]), weight, columns=True)
+
+    def read_rows(self, rows: Tensor, weight: Tensor | None = None) -> Tensor:
+        """As `read_columns`, with one-hot errors: rows (n,) of indices to (*replica, n, in)."""
+        return self._read_lines(elements.column_numbers(rows, self.shape[0], "rows"), weight, columns=False)
+
+    def _read_lines(self, lines: Tensor, weight: Tensor | None, *, columns: bool) -> Tensor:
+        self.reads.add_(len(lines))
         w = self.weight if weight is None else weight
+        w = w if columns else w.mT
         if self.readers is None:
-            return w[..., columns].mT
-        one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1]).to(self.weight.dtype)
-        x = one_hot.expand(*self.replicas, *one_hot.shape)
-        return self.readers["read_columns"](w, x, self.seed)
+            return w[..., lines].mT
+        one_hot = torch.nn.functional.one_hot(lines.to(w.device), w.shape[-1]).to(w.dtype)
+        return self.readers["read_columns"](w, one_hot.expand(*self.replicas, *one_hot.shape), self.seed)
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """One mini-batch of rank-1 cycles: w moves by -lr * d x' in the mean, through the devices.

@@ -31,6 +31,14 @@ class Counters:
     pulses_per_crosspoint: Tensor | None = None
 
 
+def device_list(device: Device | Sequence[Device]) -> list[Device]:
+    """One device, or one for each replica. Raises TypeError where they are something else, such as unit cells."""
+    devices = list(device) if isinstance(device, Sequence) else [device]
+    if strangers := [type(d).__name__ for d in devices if not isinstance(d, Device)]:
+        raise TypeError(f"Crossbar needs single devices, got {strangers[0]}; make_crossbar makes unit cells")
+    return devices
+
+
 def draw_all(devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
     """Parameters of one device, or of one device for each replica, stacked over the replicas."""
     if len(devices) == 1:
@@ -53,18 +61,16 @@ def draw_all(devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], d
     return planes
 
 
-def column_numbers(columns: Tensor, n_in: int) -> Tensor:
-    """Numbers of columns, (n,) int64, from a user. Raises ValueError where they are none of 0 ... n_in - 1."""
+def column_numbers(columns: Tensor, n: int, what: str = "columns") -> Tensor:
+    """Numbers of columns, or of `what`, (n,) int64, from a user. Raises ValueError where one is not in 0 ... n - 1."""
     if columns.dim() != 1 or columns.dtype not in (torch.int64, torch.int32):
         raise ValueError(
-            f"columns needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
+            f"{what} needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
         )
     if torch.compiler.is_compiling():  # a graph cannot look at them
         return columns.to(torch.int64)
-    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_in:
-        raise ValueError(
-            f"columns needs numbers from 0 to {n_in - 1}, got {int(columns.min())} to {int(columns.max())}"
-        )
+    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n:
+        raise ValueError(f"{what} needs numbers from 0 to {n - 1}, got {int(columns.min())} to {int(columns.max())}")
     return columns.to(torch.int64)
 
 

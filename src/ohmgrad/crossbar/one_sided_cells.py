@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ohmgrad.crossbar.cells import Cells
 from ohmgrad.devices.cells import OneSidedCell
-from ohmgrad.pulses.forms import Dense, Outer, Update
+from ohmgrad.pulses.forms import Dense, Update
 from ohmgrad.pulses.settings import PulsedUpdate
 
 
@@ -37,10 +38,10 @@ class OneSidedCells(Cells):
         x, d = outer.x, outer.d if lr > 0.0 else -outer.d
         x_above, x_below, d_above, d_below = x.relu(), (-x).relu(), d.relu(), (-d).relu()
         # w moves by -step d x': up where d and x have opposite signs.
-        plus.write(Outer(-d_below, x_above), step)
-        plus.write(Outer(-d_above, x_below), step)
-        minus.write(Outer(-d_above, x_above), step)
-        minus.write(Outer(-d_below, x_below), step)
+        plus.write(replace(outer, d=-d_below, x=x_above), step)
+        plus.write(replace(outer, d=-d_above, x=x_below), step)
+        minus.write(replace(outer, d=-d_above, x=x_above), step)
+        minus.write(replace(outer, d=-d_below, x=x_below), step)
 
     def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
         """As `Crossbar.write_columns`, one mini-batch for the refresh."""

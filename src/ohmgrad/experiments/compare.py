@@ -75,6 +75,7 @@ class CompareSettings:
                 raise ValueError(f"{name} needs a whole number >= 1, got {getattr(self, name)}")
         if not self.seeds or any(not 0 <= s < 2**63 for s in self.seeds):
             raise ValueError(f"seeds needs at least one, each in [0, 2**63), got {self.seeds}")
+        need_single(self.device)
         if any(not 1 <= h <= MAX_HIDDEN for h in self.hidden):
             raise ValueError(f"hidden needs sizes in 1 ... {MAX_HIDDEN}, got {self.hidden}")
         if self.activation not in ACTIVATIONS:
@@ -236,6 +237,12 @@ def _measure(
         "floor_bound": floors.bound,
         "saturation": mean_saturation(model),
     }
+
+
+def need_single(device: Device) -> None:
+    """Raises ValueError where a device is a unit cell, for which theory has no floor and no symmetric point."""
+    if not isinstance(device, Device):
+        raise ValueError(f"device needs a single device, got {type(device).__name__}")
 
 
 def _need_finite(loss: Tensor, method: str, epoch: int) -> None:

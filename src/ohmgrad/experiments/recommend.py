@@ -21,7 +21,7 @@ from torch import Tensor
 from ohmgrad.crossbar.tile import Algorithm, Tile
 from ohmgrad.devices import Device
 from ohmgrad.devices.presets import aihwkit_soft_bounds
-from ohmgrad.experiments.compare import CompareSettings, batches, network
+from ohmgrad.experiments.compare import CompareSettings, batches, need_single, network
 from ohmgrad.experiments.data import Dataset
 from ohmgrad.experiments.measure import loss_and_accuracy, replica_loss
 from ohmgrad.experiments.methods import METHODS
@@ -30,6 +30,7 @@ from ohmgrad.pulses.forms import Outer
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 SIZE, BATCH, NOISE = 16, 10, 0.3  # of the quadratic: matrix, mini-batch, noise of each error
+DIGITS_BATCH = 20
 LR = (0.01, 1.0)
 SEARCH_SEED = 10_000  # apart from the seeds that are reported
 OnTrial = Callable[[str, str, int], None]
@@ -57,6 +58,7 @@ class RecommendSettings:
         for name in ("trials", "epochs", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} needs a whole number >= 1, got {getattr(self, name)}")
+        need_single(self.device)
         if len(self.seeds) < 2 or any(not 0 <= s < SEARCH_SEED for s in self.seeds):
             raise ValueError(f"seeds needs at least two, each in [0, {SEARCH_SEED}), got {self.seeds}")
 
@@ -80,10 +82,11 @@ def run(
         for task in ("quadratic", "digits"):
             best, lowest = {}, math.inf
             for k, point in enumerate(points(method, settings.trials, settings.seeds[0])):
-                loss = _train(task, method, point, settings, data, (SEARCH_SEED + settings.seeds[0],), is_search=True)
+                seed = (SEARCH_SEED + settings.seeds[0],)
+                (loss,), _ = _train(task, method, point, settings, data, seed, is_search=True)
                 on_trial(method, task, k)
-                if not best or loss[0][0] < lowest:
-                    best, lowest = point, loss[0][0]
+                if not best or loss < lowest:  # NaN is not
+                    best, lowest = point, loss if math.isfinite(loss) else math.inf
             losses, accuracies = _train(task, method, best, settings, data, settings.seeds, is_search=False)
             results[method][task] = Result(losses, accuracies, best)
     return results
@@ -175,7 +178,7 @@ def digits(
     epochs: int,
 ) -> tuple[list[float], list[float]]:
     """Training loss and test accuracy (%) after the last epoch, of each seed."""
-    shared = CompareSettings(seeds=seeds, batch_size=20)
+    shared = CompareSettings(seeds=seeds, batch_size=DIGITS_BATCH)
     model = network(algorithm, settings.device, settings.update, shared, data)
     optimizer = AnalogOptimizer(model, lr=lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, round(shared.decay * epochs)))

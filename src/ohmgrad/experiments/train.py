@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ohmgrad import checkpoint, random
+from ohmgrad.algorithms import MultiTile
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.experiments.data import Dataset
 from ohmgrad.experiments.tables import plain
@@ -219,6 +220,9 @@ def _end_epoch(run: Run, loss: float, started: float) -> None:
     lr = float(run.optimizer.param_groups[0]["lr"])
     if run.scheduler:
         run.scheduler.step()
+    for tile in (m for m in run.model.modules() if isinstance(m, Tile)):
+        if isinstance(tile.algorithm, MultiTile):
+            tile.algorithm.end_epoch(tile.state, loss)
     accuracy = _accuracy(run.model, run.x_test, run.y_test)
     run.epochs.append(Epoch(place.epoch, loss, accuracy, lr, time.monotonic() - started))
     run.place = Place(epoch=place.epoch + 1)

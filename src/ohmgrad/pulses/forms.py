@@ -11,7 +11,7 @@ each a direction of ascent (a gradient): an update with step lr moves the weight
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,14 +19,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Outer:
-    """Sum over the batch of d_i x_i'. d is (*replica, batch, out), x is (*replica, batch, in)."""
+    """Sum over the batch of d_i x_i'. d is (*replica, batch, out), x is (*replica, batch, in).
+
+    digital_memory: numbers kept outside the array for this write, per replica; of the form that these cycles write.
+    """
 
     d: Tensor
     x: Tensor
+    digital_memory: int = 0
 
     def scaled(self, rows: Tensor) -> Outer:
         """The same with row i of the matrix times rows[i]; rows is (*replica, out), or 1 for all."""
-        return Outer(self.d * rows[..., None, :], self.x)
+        return replace(self, d=self.d * rows[..., None, :])
 
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it."""
@@ -35,11 +39,6 @@ class Outer:
     def as_dense(self) -> Tensor:
         """The matrix (*replica, out, in)."""
         return self.d.mT @ self.x
-
-    @property
-    def digital_memory(self) -> int:
-        """Numbers kept outside the array for this write, per replica."""
-        return 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class LowRank:
 
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it: one for each column of U."""
-        return Outer(self.U.mT, self.V.mT)
+        return Outer(self.U.mT, self.V.mT, self.digital_memory)
 
     def as_dense(self) -> Tensor:
         """The matrix (*replica, out, in)."""
@@ -80,7 +79,7 @@ class Dense:
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it: row by row."""
         rows = torch.eye(self.dW.shape[-2], dtype=self.dW.dtype, device=self.dW.device)
-        return Outer(rows.expand(*self.dW.shape[:-2], -1, -1), self.dW)
+        return Outer(rows.expand(*self.dW.shape[:-2], -1, -1), self.dW, self.digital_memory)
 
     def as_dense(self) -> Tensor:
         """The matrix (*replica, out, in)."""
