@@ -1,11 +1,14 @@
 """Figures of devices: what a pulse strays by, whatever the kind of noise, and ramps that go all the way."""
 
+import math
+
 import pytest
 import torch
 
 from ohmgrad.devices import LookUpTable, PowStep, SoftBounds, presets
 from ohmgrad.theory.portrait import portrait
 
+POINT = math.log(27.235 / 2.235) / 5.0
 TABLE = LookUpTable(
     dw_min=0.01, dw_min_ctoc=0.5, step_up=(2.0, 1.0, 0.0), step_down=(0.0, 1.0, 2.0),
     noise_up=(3.0,) * 3, noise_down=(3.0,) * 3,
@@ -19,8 +22,8 @@ TABLE = LookUpTable(
         # The step at 0 is dw / 4, the noise a tenth of dw.
         (PowStep(gamma=2.0, dw_min_ctoc=0.1, ctoc="additive"), 0.4),
         (TABLE, 1.5),
-        # No symmetric point, so at 0: steps of 28.235 and 3.235 dw, noise of 0.6 (|step| + 4.2 dw).
-        (presets.pcm(), 0.6 * (1.0 + 4.2 / ((28.235 + 3.235) / 2.0))),
+        # Up and down steps of 1 + sqrt(27.235 2.235) dw at w = 0.5 or so; noise of 0.6 (|step| + 0.042 + 0.108 w).
+        (presets.pcm(), 0.6 * (1.0 + (0.042 + 0.108 * POINT) / (0.01 + 0.01 * math.sqrt(27.235 * 2.235)))),
         (SoftBounds(), 0.0),
     ],
 )

@@ -272,7 +272,7 @@ def _long(cells: _Cells, roles: dict[str, int], header: list[str], width: int) -
     up = _directions(cells, roles["direction"]) if "direction" in roles else np.empty(0, bool)
     order = list(range(len(values)))
     if np.mean([a != b for a, b in pairwise(device)] or [0.0]) > 0.5:  # row by row another device
-        order.sort(key=device.index)
+        order.sort(key=lambda i: device.index(device[i]))
     starts = np.concatenate([[0], np.cumsum(np.diff(pulse[order]) <= 0)])
     ramps = []
     for key, group in groupby(zip(order, starts, strict=True), key=lambda p: (device[p[0]], ramp[p[0]], p[1])):
