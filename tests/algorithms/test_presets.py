@@ -50,5 +50,5 @@ def test_devices():
     assert presets.find("agad-ecram")["device"] == catalog.find("ecram")
     assert presets.find("agad-reram-sb")["device"].subtract_symmetry_point
     assert not presets.find("mixed-precision-reram-sb")["device"].subtract_symmetry_point
-    with pytest.raises(ValueError, match="no preset of an algorithm is named 'agad-ecra'; there are .*agad-ecram"):
+    with pytest.raises(ValueError, match=r"no preset of an algorithm is named 'agad-ecra'; there are .*agad-ecram"):
         presets.find("agad-ecra")
