@@ -126,6 +126,20 @@ def test_the_speed_of_lenet_is_the_committed_one():
     assert times == f"{json.loads((ROOT / 'benchmarks/results/lenet.json').read_text())['ratio']:.1f}"
 
 
+def test_the_figures_of_devices_are_the_committed_ones():
+    page, results = (ROOT / "README.md").read_text(), ROOT / "benchmarks/results"
+    for found in json.loads((results / "device_fit.json").read_text())["sets"].values():
+        rows = {row["family"]: row for row in found["families"]}
+        best, chosen = found["families"][0], rows[found["chosen"]]
+        best, chosen = (f"{r['held_out_error_percent_of_range']:.2f} ({r['n_free']} free)" for r in (best, chosen))
+        table = f"{rows['look-up-table']['held_out_error_percent_of_range']:.2f}"
+        line = rf"{found['readings_scored']:,} readings \| .*{re.escape(best)} \| .*{re.escape(chosen)} \| {table} \|"
+        assert re.search(line, page)
+    peer = json.loads((results / "peer_agreement.json").read_text())
+    assert peer["differ"] == 0
+    assert f"after the same pulses {peer['devices']:,} devices agree with aihwkit's in {len(peer['rows'])} laws" in page
+
+
 @pytest.fixture
 def dead_zone(tmp_path, monkeypatch) -> ModuleType:
     """CONTRIBUTING.md's device as a user's own module, outside of the package."""

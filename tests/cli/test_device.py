@@ -32,7 +32,8 @@ def test_list_names_every_device_with_its_numbers(ohmgrad_):
     code, out, err = ohmgrad_("device", "list")
     assert (code, err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:] if line.startswith("  ")}
-    assert set(rows) == set(catalog.names())
+    assert set(rows) == {*catalog.names(), *catalog.cell_names()}
+    assert rows["reram-es-4"] == rows["reram-es"]
     # Bounds, step, states, imbalance, step noise, write noise, spread (reference 4.4).
     assert rows["aihwkit-soft-bounds"] == ["-0.6", "0.6", "0.001", "1200", "0", "0.3", "0", "0.3"]
 

@@ -191,6 +191,7 @@ def test_training_and_a_state_dict(cell):
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: VectorCell(devices=()), "VectorCell needs at least one device"),
     (lambda: VectorCell(devices=(Ideal(),), gains=(1.0, 2.0)), "a finite gain for each of its 1 devices"),
+    (lambda: VectorCell(devices=(Ideal(),), gains=(0.0,)), "a gain that is not 0, got"),
     (lambda: VectorCell(devices=(Ideal(),), policy="some"), "policy of all, fixed, sequential, random, got 'some'"),
     (lambda: VectorCell(devices=(Ideal(),), first=1), "first in 0 ... 0, got 1"),
     (lambda: OneSidedCell(device=Ideal(), refresh_every=-1), "refresh_every >= 0, got -1"),

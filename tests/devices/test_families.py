@@ -9,6 +9,7 @@ from scipy import stats
 from chance import assert_correlation, assert_mean, assert_same_law
 from ohmgrad import Crossbar, ExpectedUpdate, PulsedUpdate
 from ohmgrad.devices import (
+    DEVICES,
     ConstantStep,
     ExponentialResponse,
     ExpStep,
@@ -37,6 +38,8 @@ def test_granularity_of_the_exponential_step():
     assert device.granularity == pytest.approx(0.00135 * down)
     both = catalog.find("reram-es", granularity_from="mean")
     assert both.granularity == pytest.approx(0.00135 * (up + down) / 2.0)
+    # An exponent beyond floats is no step: dw_min stands in for it.
+    assert ExpStep(gamma_down=-1e6).granularity == 1e-3
 
 
 @pytest.mark.parametrize("update", [PulsedUpdate(merge=False), ExpectedUpdate(noise=True, bit_length=1)])
@@ -96,9 +99,10 @@ def test_reversed_slopes_grow_on_the_way():
     assert LinearStep(gamma_up=-0.2, allow_increasing=True).q_up(W)[-1] > 1.0
 
 
-@pytest.mark.parametrize("family", [ConstantStep, SoftBoundsReference, ExpStep, PowStep, PowStepReference])
+@pytest.mark.parametrize("family", DEVICES)
 def test_corrupt_devices(seed, family):
-    # A fifth of the devices, stuck anywhere in +-0.1, and no NaN of theirs. Planted: steps that are left.
+    # A fifth of the devices, stuck anywhere in +-0.1, and no NaN of theirs (the look-up table's once were). Planted:
+    # steps that are left; places in +-0.09.
     taken = {"subtract_symmetry_point": True} if family in (SoftBoundsReference, PowStepReference) else {}
     device = family(dw_min=0.01, w_max_dtod=0.2, corrupt=0.2, **taken)
     bar = Crossbar(SHAPE, device=device, update=PulsedUpdate(eager=True), seed=seed)
@@ -144,6 +148,52 @@ def test_every_name_is_found_in_any_spelling(name):
         assert catalog.find(name, n_states=20).n_states == pytest.approx(20.0)
 
 
+SOFT = SoftBoundsReference
+# Reference 4.4: family, dw_min with spread and noise, up_down with spread, bounds with spreads, and the rest.
+TABLE = {
+    "reram-es": (ExpStep, 0.00135, 0.2, 5.0, 0.259359, 0.05, -1.0, 1.0, 0.3, 0.3, {
+        "a": -0.5, "b": -0.5, "gamma_up": 5.0, "gamma_down": 5.0, "A_up": -1.18445, "A_down": -0.081404,
+        "write_noise": 75.0,
+    }),
+    "reram-sb": (SOFT, 0.002, 0.3, 3.75, 0.0, 0.01, -0.75, 1.25, 0.4, 0.24, {"write_noise": 56.0}),
+    "capacitor": (LinearStep, 0.005, 0.1, 0.3, 0.0, 0.06, -1.0, 1.0, 0.07, 0.07, {
+        "ctoc": "additive", "gamma_up": 0.05, "gamma_down": 0.05, "gamma_up_dtod": 0.01, "gamma_down_dtod": 0.01,
+        "lifetime": 1e6, "lifetime_dtod": 0.3,
+    }),
+    "ecram": (LinearStep, 0.002, 0.1, 0.3, 0.0, 0.01, -0.8276, 1.1724, 0.05, 0.05, {
+        "gamma_up": 0.1153, "gamma_down": 0.5085, "gamma_up_dtod": 0.05, "gamma_down_dtod": 0.05,
+    }),
+    "ecram-mo": (LinearStep, 2.8214e-4, 0.1, 2.0, 0.0, 0.01, -0.8286, 1.1714, 0.05, 0.05, {
+        "gamma_up": 0.4152, "gamma_down": 0.7342, "gamma_up_dtod": 0.05, "gamma_down_dtod": 0.05,
+    }),
+    "idealized": (ConstantStep, 0.0002, 0.3, 0.3, 0.0, 0.0, -1.0, 1.0, 0.3, 0.3, {}),
+    "gokmen-vlasov": (ConstantStep, 0.0016, 0.3, 0.3, 0.0, 0.01, -1.0, 1.0, 0.3, 0.3, {}),
+    "pcm": (ExpStep, 0.01, 0.2, 0.6, 0.0, 0.05, 0.0, 2.0, 0.0, 0.1, {
+        "a": -1.0, "b": 0.0, "gamma_up": 2.5, "gamma_down": 2.5, "A_up": -27.235, "A_down": -2.235,
+        "noise_add": 0.042, "noise_slope": 0.108, "reset": 0.01, "reset_dtod": 0.02,
+    }),
+    "reram-array-om": (SOFT, 0.0949, 0.7829, 0.4158, 0.0, 0.01, -1.0, 1.0, 0.5695, 0.3499, {
+        "dw_min_log_normal": True, "write_noise": 1.4113, "subtract_symmetry_point": True, "reference_std": 0.05,
+        "corrupt_range": 0.01,
+    }),
+    "reram-array-hfo2": (SOFT, 0.4622, 0.7125, 0.2174, 0.0, 0.01, -1.0, 1.0, 0.5990, 0.4295, {
+        "dw_min_log_normal": True, "write_noise": 0.5841, "subtract_symmetry_point": True, "reference_std": 0.05,
+        "corrupt_range": 0.01,
+    }),
+}  # fmt: skip
+COLUMNS = (
+    "dw_min", "dw_min_dtod", "dw_min_ctoc", "up_down", "up_down_dtod", "w_min", "w_max", "w_min_dtod", "w_max_dtod",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_number_of_the_measured_presets(name):
+    family, *numbers, rest = TABLE[name]
+    device, expected = catalog.find(name), family(**dict(zip(COLUMNS, numbers, strict=True)), **rest)
+    assert type(device) is family
+    assert vars(device) == pytest.approx(vars(expected))
+
+
 @pytest.mark.parametrize(("name", "states"), [
     ("reram-sb", 1000.0), ("ecram", 1000.0), ("ecram-mo", 2.0 / 2.8214e-4), ("capacitor", 400.0),
     ("idealized", 10_000.0), ("reram-array-om", 2.0 / 0.0949), ("reram-array-hfo2", 2.0 / 0.4622), ("multi-level", 4.0),
@@ -154,6 +204,8 @@ def test_states_of_presets(name, states):
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: PowStep(gamma=-1.0), "PowStep needs gamma >= 0, got -1.0"),
+    (lambda: PowStep(gamma=2000.0), "PowStep needs gamma <= 100, got 2000.0"),
+    (lambda: SoftBounds(dw_min=10**400), "SoftBounds needs a finite number for dw_min"),
     (lambda: PowerResponse(gamma_up_down=2.0), "PowerResponse needs -1 <= gamma_up_down <= 1, got 2.0"),
     (lambda: ExpStep(granularity_from="up"), "granularity_from 'down' or 'mean', got 'up'"),
     (lambda: ExpStep(noise_add=-0.1), "noise_add >= 0, got -0.1"),
@@ -168,6 +220,12 @@ def test_states_of_presets(name, states):
     (lambda: SoftBounds(ctoc="own"), "ctoc 'multiplicative' or 'additive', got 'own'"),
     (lambda: SoftBounds(corrupt=1.5), "0 <= corrupt <= 1, got 1.5"),
     (lambda: presets.soft_bounds_pmax(p_max=0), "p_max > 0 and alpha > 0"),
+    (lambda: catalog.find("soft-bounds-pmax", fields=1.0), "soft-bounds-pmax has no parameter 'fields'"),
+    (lambda: catalog.find("soft-bounds-pmax", reading=1.0), "soft-bounds-pmax needs a word for reading, got 1.0"),
+    (lambda: catalog.find("multi-level", n_states="few"), "multi-level needs a number for n_states, got 'few'"),
+    (lambda: catalog.find("log-domain-cell", tau=0), "log-domain-cell needs tau > 0, got 0"),
+    (lambda: catalog.find("saturating-exponential", gamma=-1e6), "saturating-exponential has no device with gamma=-1"),
+    (lambda: catalog.find("ecram", n_states=10**400), "ecram needs a finite n_states > 0"),
     (lambda: catalog.find("reram"), "no device is named 'reram'; there are reram-es, reram-sb"),
     (lambda: catalog.find("ecram", gamma=1.0), "ecram has no parameter 'gamma'"),
     (lambda: catalog.find("ecram", n_states=0), "ecram needs a finite n_states > 0, got 0"),

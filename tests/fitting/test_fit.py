@@ -59,7 +59,7 @@ TRUE: dict[type[Device], Device] = {
 }
 
 
-def test_every_family_is_recovered():
+def test_every_family_has_a_true_device():
     assert set(TRUE) == set(DEVICES) - {Ideal}  # which has no bounds: no measured device is one
 
 

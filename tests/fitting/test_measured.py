@@ -36,6 +36,13 @@ GOOD = {
         "pulse,g_us\n" + "\n".join(f"{i % 6},{g}" for i, g in enumerate(UP + DOWN)), "S",
     ),
     "two numbers a row, the first a count": ("\n".join(f"{i % 6 + 1},{g}" for i, g in enumerate(UP + DOWN)), ""),
+    "an index before pulse and conductance": (
+        ",pulse,time (s),conductance (uS)\n" + "\n".join(f"{i},{i % 6},{i / 8},{g}" for i, g in enumerate(UP + DOWN)),
+        "S",
+    ),
+    "an index before ramps": (",a,b\n" + "\n".join(f"{i},{a},{b}" for i, (a, b) in enumerate(ROWS)), ""),
+    "a count before ramps, no headings": ("\n".join(f"{i},{a},{b}" for i, (a, b) in enumerate(ROWS)), ""),
+    "separators between quotes": ('"up, first","down, first"\n' + WIDE, ""),
 }  # fmt: skip
 
 
@@ -85,6 +92,12 @@ def test_devices_and_units(tmp_path):
     found = read([path], read_voltage=0.1)
     assert found.devices == ("a", "b") and found.unit == "S"
     np.testing.assert_allclose(found.ramps[0].values, np.array(UP) * 1e-8)
+    # The same, pulse by pulse through the devices.
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(row for pair in zip(lines[1:13], lines[13:], strict=True) for row in pair)]))
+    for one, other in zip(found.ramps, read([path], read_voltage=0.1).ramps, strict=True):
+        assert one.device == other.device
+        np.testing.assert_array_equal(one.values, other.values)
     path.write_text("up,down,up,down\n" + "\n".join(f"{a},{b},{a},{b}" for a, b in ROWS))
     assert read([path]).devices == ("",)
     assert read([path], column_is_device=True).devices == ("device 1", "device 2")
@@ -101,6 +114,12 @@ BAD = {
     ),
     "two readings": ("up,down\n1,2\n2,1\n", "needs ramps up and ramps down"),
     "text in numbers": (WIDE + "\n4,oops", "row 7, column 2 needs a number, got 'oops'"),
+    "text below notes": ("# a\n\n" + WIDE + "\n\n4,oops", "row 10, column 2 needs a number, got 'oops'"),
+    "decimal commas between quotes": ('1,2\n"1,5","2,5"\n', "row 2, column 1 needs a number, got '1,5'"),
+    "both directions in one heading": (
+        "set/reset\n" + "\n".join(map(str, UP + DOWN)),
+        "set/reset rises and falls from 1 to 0.5",
+    ),
     "infinite": (WIDE + "\n4,inf", "row 7, column 2 needs a number, got 'inf'"),
     "decreasing up ramp": (
         "up,down\n" + "\n".join(f"{b},{a}" for a, b in ROWS),
@@ -138,6 +157,11 @@ def test_bad_files_are_refused_in_one_line(case, tmp_path, monkeypatch, capsys):
         (["m.csv", "--nodes", "1"], "--nodes needs 2 ... 64, got 1"),
         (["m.csv", "--family", "soft"], "no device is named 'soft'"),
         (["m.csv", "--read-voltage", "0"], "read voltage needs a finite number > 0"),
+        (["m.csv", "--read-voltage", "0.1", "--zero", "0"], "zero needs a reading between"),
+        (["m.csv", "--unit", "yard"], "the unit needs S or A, with m, u, n or p before it or nothing, got 'yard'"),
+        (["named.csv", "--unit", "nS"], "the readings' unit is 'us' by their heading, and 'nS' by the option"),
+        (["named.csv", "--read-voltage", "0.1"], "a read voltage goes with currents, got conductances in S"),
+        (["negative.csv", "--read-voltage", "0.1"], "needs conductances >= 0 S, got -2e-05 S"),
         (["m.csv", "--zero", "9"], "zero needs a reading between the lowest, 0.5, and the highest, 3.5, got 9"),
         (["m.csv", "--pulses-per-ramp", "1"], "pulses per ramp needs a whole number >= 2"),
         (["m.csv", "--device-per-column", "--family", "ideal"], "no family can be fitted"),
@@ -146,6 +170,8 @@ def test_bad_files_are_refused_in_one_line(case, tmp_path, monkeypatch, capsys):
 def test_bad_options_are_refused_in_one_line(words, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("m.csv").write_text(WIDE)
+    Path("named.csv").write_text("up (uS),down (uS)\n" + WIDE)
+    Path("negative.csv").write_text("up (uA),down (uA)\n" + WIDE.replace("\n2.0,", "\n-2.0,"))
     monkeypatch.setattr(sys, "argv", ["ohmgrad", "device", "fit", *words])
     with pytest.raises(SystemExit) as end:
         main()

@@ -27,7 +27,7 @@ app = typer.Typer(help="List devices, show what they do, and fit them to measure
 
 @app.command("list")
 def list_() -> None:
-    """Families and presets with their defining numbers."""
+    """Families, presets and unit cells with their defining numbers."""
     Console(width=max(Console().width, 120)).print(report.listing(), crop=False)
 
 
@@ -109,6 +109,8 @@ def fit(
     write_json(out / "results.json", {**content, "measured": sources, "settings": settings, "versions": _versions()})
     console.print(fit_report.table(found))
     console.print(fit_report.parameters(found))
+    for sentence in fit_report.beyond(found):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for name, why in found.failed.items():
         console.print(f"{name} was not fitted: {why}", markup=False, highlight=False)
     _written(console, out, "device.toml", "fit.png", "residuals.csv", "results.json")

@@ -114,8 +114,7 @@ class Device:
                     raise ValueError(f"{family} needs a {kind} for {field.name}, got {value!r}")
                 continue
             may_be_infinite = field.name in ("w_min", "w_max")
-            is_number = isinstance(value, float | int) and not isinstance(value, bool)
-            if not is_number or math.isnan(value) or (math.isinf(value) and not may_be_infinite):
+            if not is_number(value) or (math.isinf(value) and not may_be_infinite):
                 raise ValueError(f"{family} needs a finite number for {field.name}, got {value!r}")
             if field.name.endswith(("_dtod", "_ctoc", "_std", *NOT_NEGATIVE)) and value < 0:
                 raise ValueError(f"{family} needs {field.name} >= 0, got {value}")
@@ -347,10 +346,16 @@ def _expanded(change: Value, w: Tensor, params: Params) -> Tensor:
     return change.expand(torch.broadcast_shapes(w.shape, *(v.shape for v in planes)))
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number that a float holds, infinite ones among them."""
+    is_real = isinstance(value, float | int) and not isinstance(value, bool)
+    return is_real and (isinstance(value, float) or abs(value) < 10**308) and not math.isnan(value)
+
+
 def _table(family: str, name: str, value: Any) -> Table:
     """Door for numbers on a grid of states."""
     numbers = tuple(value) if isinstance(value, list | tuple) else ()
-    is_fine = all(isinstance(v, float | int) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
+    is_fine = all(is_number(v) and math.isfinite(v) for v in numbers)
     if not numbers or not is_fine:
         raise ValueError(f"{family} needs at least one finite number for {name}, and only such, got {value!r}")
     return tuple(float(v) for v in numbers)

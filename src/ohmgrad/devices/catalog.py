@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ohmgrad.devices import DEVICES
-from ohmgrad.devices.base import Device
+from ohmgrad.devices.base import Device, is_number
 from ohmgrad.devices.cells import Cell
 from ohmgrad.devices.presets import CELLS, PRESETS
 
@@ -72,10 +72,9 @@ def find(name: str, **fields: Any) -> Device:
     >>> find("reram-es", n_states=20).n_states
     20.0
     """
-    make = partial(read, Path(name)) if is_file(name) else _pick(name, _devices(), "device")
-    own = {} if isinstance(make, type) else inspect.signature(make).parameters  # a preset's
-    given = {k: v for k, v in fields.items() if k in own}
-    device = make(**given)
+    make = partial(read, Path(name)) if is_file(name) else pick(name, _devices(), "device")
+    given = {k: fields[k] for k in fields.keys() & _own(make).keys()}
+    device = _made(name, make, given)
     fields = {k: v for k, v in fields.items() if k not in given}
     n_states = fields.pop("n_states", None)
     known = [f.name for f in dataclasses.fields(device)]
@@ -85,11 +84,29 @@ def find(name: str, **fields: Any) -> Device:
     device = dataclasses.replace(device, **fields)
     if n_states is None:
         return device
-    if isinstance(n_states, bool) or not isinstance(n_states, float | int) or not 0 < n_states < math.inf:
+    if not is_number(n_states) or not 0 < n_states < math.inf:
         raise ValueError(f"{name} needs a finite n_states > 0, got {n_states!r}")
     if math.isinf(device.n_states):
         raise ValueError(f"{name} has no bounds, and so no n_states")
     return dataclasses.replace(device, dw_min=device.dw_min * device.n_states / n_states)
+
+
+def _own(make: Callable[..., Device]) -> dict[str, Any]:
+    """A preset's own parameters with their defaults."""
+    if isinstance(make, type):
+        return {}
+    return {k: p.default for k, p in inspect.signature(make).parameters.items() if p.default is not p.empty}
+
+
+def _made(name: str, make: Callable[..., Device], given: dict[str, Any]) -> Device:
+    for key, value in given.items():
+        is_word = isinstance(_own(make)[key], str)
+        if not (isinstance(value, str) if is_word else is_number(value)):
+            raise ValueError(f"{name} needs a {'word' if is_word else 'number'} for {key}, got {value!r}")
+    try:
+        return make(**given)
+    except ArithmeticError:  # of a circuit's time constant of 0, say
+        raise ValueError(f"{name} has no device with {', '.join(f'{k}={v}' for k, v in given.items())}") from None
 
 
 def name_of(family: type[Device]) -> str:
@@ -159,10 +176,11 @@ def find_cell(name: str) -> Cell:
     >>> find_cell("EcRam_4").policy
     'random'
     """
-    return _pick(name, _cells(), "unit cell")()
+    return pick(name, _cells(), "unit cell")()
 
 
-def _pick(name: str, known: dict[str, Any], kind: str) -> Any:
+def pick(name: str, known: dict[str, Any], kind: str) -> Any:
+    """What a name in any spelling stands for. Raises ValueError, with the nearest ones, if for nothing."""
     by_letters = {_letters(key): make for key, make in known.items()}
     if make := by_letters.get(_letters(name)):
         return make

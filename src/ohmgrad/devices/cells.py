@@ -42,6 +42,8 @@ class VectorCell:
         object.__setattr__(self, "gains", tuple(self.gains) if self.gains is not None else (1.0 / n,) * n)
         if len(self.weights) != n or not all(map(math.isfinite, self.weights)):
             raise ValueError(f"VectorCell needs a finite gain for each of its {n} devices, got {self.gains}")
+        if not any(self.weights):
+            raise ValueError(f"VectorCell needs a gain that is not 0, got {self.gains}")
         if self.policy not in POLICIES:
             raise ValueError(f"VectorCell needs a policy of {', '.join(POLICIES)}, got {self.policy!r}")
         if not 0 <= self.first < n:

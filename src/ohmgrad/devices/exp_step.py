@@ -76,7 +76,8 @@ class ExpStep(Device):
     @property
     def granularity(self) -> float:
         """The step at w = 0, or dw_min where that is 0. Source: aihwkit, `rpu_expstep_device.h`."""
-        up = (1.0 + min(self.up_down, 0.0)) * max(1.0 - self.A_up * math.exp(self.gamma_up * self.b), 0.0)
-        down = (1.0 - max(self.up_down, 0.0)) * max(1.0 - self.A_down * math.exp(-self.gamma_down * self.b), 0.0)
+        up_exp, down_exp = (math.exp(min(v * self.b, 80.0)) for v in (self.gamma_up, -self.gamma_down))
+        up = (1.0 + min(self.up_down, 0.0)) * max(1.0 - self.A_up * up_exp, 0.0)
+        down = (1.0 - max(self.up_down, 0.0)) * max(1.0 - self.A_down * down_exp, 0.0)
         step = down if self.granularity_from == "down" else (up + down) / 2.0
         return self.dw_min * (step if step > 0.0 else 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ohmgrad.devices.base import Device
-from ohmgrad.vocabulary import interpolate, where
+from ohmgrad.vocabulary import interpolate, maximum, where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class LookUpTable(Device):
     @staticmethod
     def response(w, up, w_min, w_max, dw_min, step_up, step_down, noise_up, noise_down):
         """Signed change of w by one noise-free pulse."""
-        x = (w - w_min) / (w_max - w_min)
+        x = (w - w_min) / maximum(w_max - w_min, 1e-30)
         return dw_min * where(up, interpolate(step_up, x), -interpolate(step_down, x))
 
     @staticmethod
@@ -56,5 +56,5 @@ class LookUpTable(Device):
         w, up, change, w_min, w_max, dw_min, step_up, step_down, noise_up, noise_down
     ):
         """Standard deviation of that pulse in units of dw_min_ctoc."""
-        x = (w - w_min) / (w_max - w_min)
+        x = (w - w_min) / maximum(w_max - w_min, 1e-30)
         return dw_min * where(up, interpolate(noise_up, x), interpolate(noise_down, x))

@@ -24,7 +24,7 @@ class PowStep(Device):
     """Power steps. Source: aihwkit `PowStepDevice`; Wu et al. 2024 (arXiv 2406.12774), app. C.2.
 
     Args:
-        gamma: exponent of both directions, >= 0.
+        gamma: exponent of both directions, 0 ... 100.
         gamma_up_down: imbalance of the exponents in [-1, 1], as `up_down` is of the steps: one side only shrinks.
         gamma_dtod, gamma_up_down_dtod: their spreads: gamma (1 + gamma_dtod xi +- gamma_up_down_dtod xi'), folded at 0.
     """
@@ -63,6 +63,8 @@ def check_exponents(device) -> None:
     family = type(device).__name__
     if device.gamma < 0:
         raise ValueError(f"{family} needs gamma >= 0, got {device.gamma}")
+    if device.gamma > 100:  # 2^-gamma is what pulses are counted in
+        raise ValueError(f"{family} needs gamma <= 100, got {device.gamma}")
     if abs(device.gamma_up_down) > 1:
         raise ValueError(f"{family} needs -1 <= gamma_up_down <= 1, got {device.gamma_up_down}")
 

@@ -71,6 +71,8 @@ def log_domain_cell(
 
     Source: Tageldeen et al. 2025 (arXiv 2501.13181); equations derived.
     """
+    if not tau > 0:
+        raise ValueError(f"log-domain-cell needs tau > 0, got {tau}")
     lifetime = 0.0 if math.isinf(tau) else -1.0 / math.expm1(-1.0 / tau)
     return LogDomain(dw_min=eps, dw_min_dtod=mismatch, lifetime=lifetime, exponent=exponent)
 

@@ -1,10 +1,10 @@
 """Measured pulse responses, as laboratories keep them: from CSV files to sequences of pulses and readings.
 
 Two layouts. *Wide*: one ramp a column, the reading after each pulse, empty cells below short ramps; a first column
-named `pulse` is a count. *Long*: one reading a row, columns by name: `pulse`, `conductance` (or `current`, `state`),
-and where there are several `direction`, `ramp`, `device`; two columns of numbers without names, the first of them
-counting up, are pulse and conductance. A pulse number that falls begins a new ramp; one that jumps leaves pulses
-without a reading.
+that is named `pulse`, or has no name and counts up, is a count. *Long*: one reading a row, columns by name: `pulse`,
+`conductance` (or `current`, `state`), and where there are several `direction`, `ramp`, `device`; two columns of numbers
+without names, the first of them counting up, are pulse and conductance. A pulse number that falls begins a new ramp;
+one that jumps leaves pulses without a reading.
 
 A direction that nothing names is that of the ramp's trend. Separators (comma, semicolon, tab, blanks), a decimal comma,
 a byte-order mark and lines of comment (#) are told from the file.
@@ -12,10 +12,11 @@ a byte-order mark and lines of comment (#) are told from the file.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ ROLES = {
 UP = ("up", "set", "potentiation", "pot", "ltp", "+", "+1", "1", "1.0")
 DOWN = ("down", "reset", "depression", "dep", "ltd", "-", "-1", "0", "-1.0")
 PREFIX = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
+NO_NAME = ("", "index", "unnamed: 0")  # headings of a column of counts, as data frames are written
 MOST = 100_000  # pulses that are fitted in reasonable time and memory
 TREND = 0.3  # of its range, which a ramp must gain in all to have a direction
 
@@ -87,33 +89,32 @@ def read(
         raise ValueError(f"the read voltage needs a finite number > 0, got {read_voltage}")
     if pulses_per_ramp is not None and pulses_per_ramp < 2:
         raise ValueError(f"pulses per ramp needs a whole number >= 2, got {pulses_per_ramp}")
-    parts = [_read_file(path, unit, pulses_per_ramp) for path in paths]
+    if unit is not None and not _factor(unit)[1]:
+        raise ValueError(f"the unit needs S or A, with m, u, n or p before it or nothing, got {unit!r}")
+    parts = [_read_file(path, unit, pulses_per_ramp, read_voltage) for path in paths]
     units = list(dict.fromkeys(part.unit for part in parts))
     if len(units) > 1:
         raise ValueError(f"files need one unit, got {' and '.join(repr(u) for u in units)}")
-    ramps, unit = tuple(r for part in parts for r in part.ramps), units[0]
-    if read_voltage is not None:
-        if unit == "S":
-            raise ValueError("a read voltage goes with currents, got conductances in S")
-        ramps, unit = tuple(replace(r, values=r.values / read_voltage) for r in ramps), "S"
+    ramps = tuple(r for part in parts for r in part.ramps)
     if column_is_device:
         ramps = _paired(ramps)
     _check(ramps, ", ".join(map(str, paths)))
-    return Measurement(ramps, unit)
+    return Measurement(ramps, units[0])
 
 
-def _read_file(path: Path, unit: str | None, pulses_per_ramp: int | None) -> Measurement:
+def _read_file(path: Path, unit: str | None, pulses_per_ramp: int | None, read_voltage: float | None) -> Measurement:
     try:
-        header, rows, first = _table(_text(path.read_bytes()))
+        header, rows, numbers = _table(_text(path.read_bytes()))
         header = [h.lower().strip() for h in header]
         width = max(map(len, rows))
-        units = {_unit(h) for h in header} - {""}
-        if len(units) > 1:
-            raise ValueError(f"headings need one unit, got {' and '.join(sorted(units))}")
-        factor, base = _factor(unit or (units.pop() if units else ""))
         roles = _roles(header, rows, width)
+        factor, base = _factor(_unit_of(header, roles, unit))
+        if read_voltage is not None:
+            if base == "S":
+                raise ValueError("a read voltage goes with currents, got conductances in S")
+            factor, base = factor / read_voltage, "S"
         layout = _long if "value" in roles else _wide
-        ramps = layout(_Cells(rows, first), roles, header, width)
+        ramps = layout(_Cells(rows, numbers), roles, header, width)
         ramps = [piece for ramp in ramps for piece in _pieces(ramp, pulses_per_ramp)]
         return Measurement(tuple(_scaled(_directed(r), factor, base) for r in ramps), base)
     except ValueError as error:
@@ -131,8 +132,8 @@ def _text(content: bytes) -> str:
         return content.decode("latin-1")  # µ as old instruments write it
 
 
-def _table(text: str) -> tuple[list[str], list[list[str]], int]:
-    """Headings (none: empty), rows of cells, and the number of the first row's line."""
+def _table(text: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Headings (none: empty), rows of cells, and the line that each row stands on."""
     lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
     if not lines:
         raise ValueError("it is empty")
@@ -140,10 +141,9 @@ def _table(text: str) -> tuple[list[str], list[list[str]], int]:
     separator = next((s for s in (";", "\t", ",") if s in sample), None)
     # 1,5;2,5 has a decimal comma; 1,5 alone has two columns.
     comma_is_point = separator in (";", "\t") and "," in sample and "." not in "".join(line for _, line in lines[1:20])
-    rows = []
-    for _, line in lines:
-        cells = line.split(separator) if separator else line.split()
-        rows.append([c.strip().strip('"').strip().replace(",", ".") if comma_is_point else _bare(c) for c in cells])
+    rows = [_split(line, separator) for _, line in lines]
+    if comma_is_point:
+        rows = [[cell.replace(",", ".") for cell in row] for row in rows]
     has_header = any(cell and _number(cell) is None for cell in rows[0])
     header, rows = (rows[0], rows[1:]) if has_header else ([], rows)
     if not rows:
@@ -151,11 +151,19 @@ def _table(text: str) -> tuple[list[str], list[list[str]], int]:
     if header and max(map(len, rows)) > len(header):
         wide = next(i for i, row in enumerate(rows) if len(row) > len(header))
         raise ValueError(f"line {lines[wide + 1][0]} has {len(rows[wide])} cells under {len(header)} headings")
-    return header, rows, lines[1 if header else 0][0]
+    return header, rows, [i for i, _ in lines[1 if header else 0 :]]
 
 
-def _bare(cell: str) -> str:
-    return cell.strip().strip('"').strip()
+def _split(line: str, separator: str | None) -> list[str]:
+    """Cells of a line; a separator between quotes separates nothing."""
+    if separator is None:
+        return [cell.strip('"') for cell in line.split()]
+    if '"' in line:
+        try:
+            return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+        except csv.Error as error:  # a cell of more than 131,072 characters
+            raise ValueError(f"it holds no table: {error}") from None
+    return [cell.strip() for cell in line.split(separator)]
 
 
 def _number(cell: str) -> float | None:
@@ -168,7 +176,7 @@ def _number(cell: str) -> float | None:
 @dataclass(frozen=True)
 class _Cells:
     rows: list[list[str]]
-    first: int
+    lines: list[int]
 
     def text(self, column: int) -> list[str]:
         return [row[column] if column < len(row) else "" for row in self.rows]
@@ -180,7 +188,7 @@ class _Cells:
             if cell:
                 value = _number(cell)
                 if value is None or abs(value) > 1e100:
-                    raise ValueError(f"row {i + self.first}, column {column + 1} needs a number, got {cell[:40]!r}")
+                    raise ValueError(f"row {self.lines[i]}, column {column + 1} needs a number, got {cell[:40]!r}")
                 values[i] = value
         return values
 
@@ -195,6 +203,18 @@ def _unit(heading: str) -> str:
     return (found[1] or found[2]) if found else ""
 
 
+def _unit_of(header: list[str], roles: dict[str, int], given: str | None) -> str:
+    """The unit of the readings: what their own headings say, or else the given one."""
+    own = [h for k, h in enumerate(header) if k == roles.get("value", k) and k != roles.get("pulse")]
+    units = sorted({_unit(h) for h in own} - {""})
+    known = [u for u in units if _factor(u)[1]]
+    if known and len(units) > 1:
+        raise ValueError(f"headings need one unit, got {' and '.join(units)}")
+    if known and given and _factor(known[0]) != _factor(given):
+        raise ValueError(f"the readings' unit is {known[0]!r} by their heading, and {given!r} by the option")
+    return known[0] if known else given or ""
+
+
 def _factor(unit: str) -> tuple[float, str]:
     """What makes S or A of a unit; of one that is neither, nothing does."""
     found = re.fullmatch(r"([munpµμ]?)([sSaA])", unit)
@@ -205,13 +225,20 @@ def _roles(header: list[str], rows: list[list[str]], width: int) -> dict[str, in
     """Which column is what, by its name."""
     names = [re.sub(r"\s*[\[(].*|_[munpµμ]?[sa]$", "", h).replace("_", " ").strip() for h in header]
     roles = {role: names.index(n) for role, known in ROLES.items() for n in known[::-1] if n in names}
-    if not header and width == 2:
-        counts = [_number(row[0]) for row in rows]
-        if all(n is not None and n == int(n) for n in counts if n is None or abs(n) < 1e15):
-            steps = np.diff(np.array(counts, float))
-            if len(steps) and np.isin(steps[steps >= 0], [1.0]).all() and (steps > 0).mean() > 0.5:
-                roles = {"pulse": 0, "value": 1}
+    if "pulse" not in roles and width > 1 and (not header or header[0] in NO_NAME) and _counts(rows):
+        roles["pulse"] = 0
+        if not header and width == 2:
+            roles["value"] = 1
     return roles
+
+
+def _counts(rows: list[list[str]]) -> bool:
+    """Whether the first column counts up by one, from the start or again and again."""
+    counts = [_number(row[0]) for row in rows]
+    if any(n is None or not abs(n) < 1e15 or n != int(n) for n in counts):
+        return False
+    steps = np.diff(np.array(counts, float))
+    return len(steps) > 0 and bool(np.isin(steps[steps >= 0], [1.0]).all() and (steps > 0).mean() > 0.5)
 
 
 def _wide(cells: _Cells, roles: dict[str, int], header: list[str], width: int) -> list[Ramp]:
@@ -229,10 +256,10 @@ def _wide(cells: _Cells, roles: dict[str, int], header: list[str], width: int) -
 def _named_direction(name: str, n: int) -> np.ndarray:
     """All up or all down where a heading says so, else an empty array."""
     words = re.split(r"[^a-z+-]+", name)
-    for known, up in ((UP, True), (DOWN, False)):
-        if any(word in known for word in words if word not in ("", "+", "-")):
-            return np.full(n, up)
-    return np.empty(0, bool)
+    said = {
+        up for known, up in ((UP, True), (DOWN, False)) for word in words if word in known and word not in ("+", "-")
+    }
+    return np.full(n, said.pop()) if len(said) == 1 else np.empty(0, bool)
 
 
 def _long(cells: _Cells, roles: dict[str, int], header: list[str], width: int) -> list[Ramp]:
@@ -240,14 +267,17 @@ def _long(cells: _Cells, roles: dict[str, int], header: list[str], width: int) -
     pulse = cells.numbers(roles["pulse"]) if "pulse" in roles else np.arange(len(values), dtype=float)
     if np.isnan(pulse).any() or (pulse != np.rint(pulse)).any():
         at = int(np.argmax(np.isnan(pulse) | (pulse != np.rint(pulse))))
-        raise ValueError(f"row {at + cells.first} needs a whole pulse number, got {pulse[at]}")
+        raise ValueError(f"row {cells.lines[at]} needs a whole pulse number, got {pulse[at]}")
     ramp, device = (cells.text(roles[k]) if k in roles else [""] * len(values) for k in ("ramp", "device"))
     up = _directions(cells, roles["direction"]) if "direction" in roles else np.empty(0, bool)
-    starts = np.concatenate([[0], np.cumsum(np.diff(pulse) <= 0)])
+    order = list(range(len(values)))
+    if np.mean([a != b for a, b in pairwise(device)] or [0.0]) > 0.5:  # row by row another device
+        order.sort(key=lambda i: device.index(device[i]))
+    starts = np.concatenate([[0], np.cumsum(np.diff(pulse[order]) <= 0)])
     ramps = []
-    for key, group in groupby(range(len(values)), key=lambda i: (device[i], ramp[i], starts[i])):
-        at = np.array(list(group))
-        name = " ".join(w for w in (key[0], key[1], f"row {at[0] + cells.first}") if w)
+    for key, group in groupby(zip(order, starts, strict=True), key=lambda p: (device[p[0]], ramp[p[0]], p[1])):
+        at = np.array([i for i, _ in group])
+        name = " ".join(w for w in (key[0], key[1], f"row {cells.lines[at[0]]}") if w)
         ramps.append(_spread(pulse[at], values[at], up[at] if len(up) else up, name, key[0]))
     return [r for r in ramps if len(r.values)]
 
@@ -256,7 +286,7 @@ def _directions(cells: _Cells, column: int) -> np.ndarray:
     up = np.empty(len(cells.rows), bool)
     for i, word in enumerate(cells.text(column)):
         if word.lower() not in UP + DOWN:
-            raise ValueError(f"row {i + cells.first} needs a direction, up or down, got {word[:40]!r}")
+            raise ValueError(f"row {cells.lines[i]} needs a direction, up or down, got {word[:40]!r}")
         up[i] = word.lower() in UP
     return up
 

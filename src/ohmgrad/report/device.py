@@ -18,7 +18,7 @@ UP, DOWN, GREY = "#c8452d", "#1f77b4", "#444444"
 
 
 def listing() -> Table:
-    """One line for each family and preset."""
+    """One line for each family, preset and unit cell."""
     view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     view.add_column("device", no_wrap=True)
     for name in ("w_min", "w_max", "dw_min", "states", "up_down", "step noise", "write noise", "spread of dw_min"):
@@ -27,6 +27,9 @@ def listing() -> Table:
         view.add_row(f"[bold]{kind}[/bold]", style="")
         for name in names:
             view.add_row(f"  {name}", *_cells(catalog.find(name)))
+    view.add_row("[bold]unit cells, by their first device[/bold]")
+    for name in catalog.cell_names():
+        view.add_row(f"  {name}", *_cells(catalog.find_cell(name).devices[0]))
     return view
 
 

@@ -8,21 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
 from ohmgrad.devices import Device, catalog
 from ohmgrad.fitting import Characterised, Measurement
 from ohmgrad.fitting.characterise import ramp, residuals
 from ohmgrad.fitting.filter import predict
+from ohmgrad.report.device import DOWN, GREY, UP
 from ohmgrad.report.files import write
 
-UP, DOWN, GREY = "#c8452d", "#1f77b4", "#444444"
 COLUMNS = ("device", "ramp", "pulse", "direction", "reading", "fitted", "residual", "one_step_residual_in_std")
-
-
-def label(family: type[Device]) -> str:
-    """A family's name on the command line."""
-    return catalog.name_of(family)
 
 
 def table(found: Characterised) -> Table:
@@ -35,7 +31,7 @@ def table(found: Characterised) -> Table:
         below = found.rows[0].score - r.score
         cells = [f"{r.fits[0].n_free}", r.fits[0].device.ctoc, f"{r.score:.4f}", f"{below:.4f} ± {r.score_se:.4f}"]
         style = "bold" if r.is_chosen else ""
-        view.add_row(label(r.family), *cells, f"{_percent(found, r.error):.3g}", style=style)
+        view.add_row(catalog.name_of(r.family), *cells, f"{_percent(found, r.error):.3g}", style=style)
     return view
 
 
@@ -46,7 +42,7 @@ def _percent(found: Characterised, error: float) -> float:
 
 def parameters(found: Characterised) -> Table:
     """The chosen device's numbers with their errors."""
-    view = Table(title=label(type(found.device)), box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    view = Table(title=catalog.name_of(type(found.device)), box=None, pad_edge=False, padding=(0, 2, 0, 0))
     view.add_column("")
     view.add_column("estimate", justify="right")
     view.add_column("standard error", justify="right")
@@ -54,6 +50,19 @@ def parameters(found: Characterised) -> Table:
         says = f"{error:.2g}" if math.isfinite(error) else "not determined by these readings"
         view.add_row(name, f"{number(found.device, name):.5g}", says)
     return view
+
+
+def beyond(found: Characterised) -> list[str]:
+    """Sentences on bounds that lie far beyond all readings, w in -1 ... 1, and that these do not determine."""
+    device, says = found.device, []
+    for name in ("w_min", "w_max"):
+        bound, error = getattr(device, name), found.errors.get(name, 0.0)
+        if abs(bound) > 2.0 and error > 0.5 * abs(bound):
+            says.append(
+                f"{name} = {bound:.3g} is not determined by these readings, which lie in -1 ... 1: training may use "
+                "states that nobody has measured."
+            )
+    return says
 
 
 def number(device: Device, name: str) -> float:
@@ -67,7 +76,7 @@ def results(found: Characterised) -> dict[str, Any]:
     """All figures."""
     rows = [
         {
-            "family": label(r.family),
+            "family": catalog.name_of(r.family),
             "score": r.score,
             "score_below_best": found.rows[0].score - r.score,
             "score_below_best_se": r.score_se,
@@ -83,9 +92,10 @@ def results(found: Characterised) -> dict[str, Any]:
     values = {k: {"estimate": number(found.device, k), "standard_error": e} for k, e in found.errors.items()}
     n = sum(f.n for f in found.chosen.fits)
     return {
-        "chosen": label(type(found.device)),
+        "chosen": catalog.name_of(type(found.device)),
         "parameters": values,
         "families": rows,
+        "bounds_not_determined": beyond(found),
         "not_fitted": found.failed,
         "readings_scored": n,
         "devices": len(found.readings),
@@ -97,7 +107,7 @@ def write_device(path: Path, found: Characterised, sources: list[str]) -> None:
     """The file that every command takes as a device."""
     s = found.scale
     lines = [
-        f"# {label(type(found.device))}, fitted by `ohmgrad device fit` to {', '.join(sources)}",
+        f"# {catalog.name_of(type(found.device))}, fitted by `ohmgrad device fit` to {', '.join(sources)}",
         catalog.section(found.device),
         "",
         "[standard_errors]",
@@ -141,7 +151,7 @@ def draw(path: Path, measurement: Measurement, found: Characterised) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     n = len(found.readings)
     ramps = f"{len(measurement.ramps)} ramps of {n} device{'s' * (n > 1)}"
-    figure.suptitle(f"{label(type(found.device))} fitted to {ramps}", fontsize=11)
+    figure.suptitle(f"{catalog.name_of(type(found.device))} fitted to {ramps}", fontsize=11)
     write(path, lambda p: figure.savefig(p, dpi=120))
     plt.close(figure)
 
@@ -171,8 +181,6 @@ def _steps(axis: Any, found: Characterised) -> None:
         up.append(readings.up[fine])
     x, y, direction = np.concatenate(state), np.concatenate(change), np.concatenate(up)
     w = np.linspace(x.min(), x.max(), 200)
-    import torch
-
     for is_up, color in ((True, UP), (False, DOWN)):
         own = direction == is_up
         edges = np.unique(np.quantile(x[own], np.linspace(0.0, 1.0, 21)))
@@ -211,5 +219,5 @@ def _families(axis: Any, found: Characterised) -> None:
     axis.set(xlabel="held-out score below the best (log density of a reading)", title="families; chosen in red")
     axis.set_xscale("symlog", linthresh=1e-3)
     axis.set_xlim(left=0.0)
-    errors = [f"{label(r.family)}, error {_percent(found, r.error):.2g} %" for r in rows]
+    errors = [f"{catalog.name_of(r.family)}, error {_percent(found, r.error):.2g} %" for r in rows]
     axis.set_yticks(range(len(rows)), errors, fontsize=8)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.devices.base import Device, draw
+from ohmgrad.devices.base import Device, draw, noise
 from ohmgrad.pulses.settings import ExpectedUpdate
 from ohmgrad.theory.error import asymmetry
 
 SHOWN = 8  # devices whose ramps are simulated
 DRAWN = 1000  # devices whose symmetric points are found
-READINGS, PULSES = 200, 4000  # of a ramp, at most
+READINGS = 200  # of a ramp, at most
 SHARES = (0.25, 0.5, 0.75)  # of the way from the symmetric point to a bound, at which asymmetry is stated
 # From where on something is said to limit training.
 FEW_STATES, ASYMMETRIC, SCATTERED, NOISY, BLURRED = 100, 0.01, 0.02, 3.0, 0.02
@@ -30,8 +30,9 @@ class Portrait:
     w: states, (n,) from bound to bound. q_up, q_down, F, G: of the mean device, (n,). pulses: (m,) of a ramp so far.
     up, down: ramps of `SHOWN` devices, (m, SHOWN), with all noise. symmetric_points: of devices that have one, (k,),
     and n_without, of DRAWN. point: of the mean device, NaN if it has none. n_states: range over the step. step_noise:
-    standard deviation of a pulse's step over the step, at the symmetric point. write_noise: of what is read, over
-    half the range. asymmetries: S of the paper at SHARES, the factor of the gradient's noise where Analog SGD ends.
+    standard deviation of a pulse's step over the step, at the symmetric point or else at 0. write_noise: of what is
+    read, over half the range. asymmetries: S of the paper at SHARES, the factor of the gradient's noise where Analog
+    SGD ends.
     """
 
     w: Tensor
@@ -68,9 +69,6 @@ def portrait(device: Device, seed: int = 0) -> Portrait:
     low, high = max(float(nominal["w_min"]), -2.0 * _span(device)), min(float(nominal["w_max"]), 2.0 * _span(device))
     w = torch.linspace(low, high, 401, dtype=torch.float64)
     point = _point(device)
-    noise = device.dw_min_ctoc
-    if device.ctoc == "additive" and not math.isnan(point):
-        noise /= max(float(device.F(torch.tensor(point, dtype=torch.float64))), 1e-12)
     pulses, up, down = _ramps(device, seed, low, high)
     points, n_without = _symmetric_points(device, seed)
     return Portrait(
@@ -86,7 +84,7 @@ def portrait(device: Device, seed: int = 0) -> Portrait:
         n_without=n_without,
         point=point,
         n_states=device.n_states,
-        step_noise=noise,
+        step_noise=_step_noise(device, point),
         write_noise=device.write_noise * device.dw_min / ((high - low) / 2.0),
         asymmetries=_asymmetries(device, point, low, high),
     )
@@ -104,6 +102,15 @@ def _point(device: Device) -> float:
         return math.nan
 
 
+def _step_noise(device: Device, point: float) -> float:
+    """Mean of both directions, whatever the kind of noise."""
+    w = torch.full((2,), 0.0 if math.isnan(point) else point, dtype=torch.float64)
+    up, params = torch.tensor([True, False]), device.nominal()
+    change = device.step(w, up, params)
+    stray = device.dw_min_ctoc * noise(device, w, up, change, params).abs().mean()
+    return float(stray / change.abs().mean().clamp(min=1e-300)) if device.dw_min_ctoc else 0.0
+
+
 def _asymmetries(device: Device, point: float, low: float, high: float) -> tuple[float, ...]:
     if math.isnan(point):
         return tuple(math.inf for _ in SHARES)
@@ -116,7 +123,7 @@ def _ramps(device: Device, seed: int, low: float, high: float) -> tuple[np.ndarr
 
     By the expected update with the noise of its pulses: of fine-grained devices, several pulses at a time.
     """
-    n_pulses = int(min(max(2.0 * (high - low) / device.granularity, 20), PULSES))
+    n_pulses = int(min(max(2.0 * (high - low) / device.granularity, 20), 1e15))  # counted in 64 bits
     every, ones = -(-n_pulses // READINGS), torch.ones(1, SHOWN, dtype=torch.float64)
     ramps = []
     for up in (True, False):
