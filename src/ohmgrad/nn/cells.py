@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ohmgrad.nn.gates import STEPS, State, initial_state, nonlinearity, place_all, product, represented_all, state_parts
+from ohmgrad.nn.gates import (
+    STEPS,
+    Gated,
+    State,
+    initial_state,
+    nonlinearity,
+    place_all,
+    product,
+    represented_all,
+    state_parts,
+)
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, filled, of_replica
+from ohmgrad.nn.layer import filled, of_replica
 
 # torch's cells do not name their mode.
 MODES: dict[type[nn.RNNCellBase], str] = {nn.GRUCell: "GRU", nn.LSTMCell: "LSTM"}
 
 
-class AnalogCell(nn.Module):
+class AnalogCell(Gated):
     """What cells share; `AnalogRNNCell`, `AnalogGRUCell` and `AnalogLSTMCell` are the layers.
 
     Args:
@@ -30,33 +39,6 @@ class AnalogCell(nn.Module):
     """
 
     digital: ClassVar[type[nn.RNNCell] | type[nn.GRUCell] | type[nn.LSTMCell]]
-
-    def __init__(
-        self,
-        *args: Any,  # as in AnalogRecurrent
-        seed: int | Sequence[int] = 0,
-        replicas: Sequence[int] = (),
-        dtype: torch.dtype | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        hardware, own = Hardware.among(options)
-        layers = [self.digital(*args, dtype=dtype, **own) for _ in range(math.prod(replicas))]
-        self._place(layers, hardware, seed, replicas)
-
-    @classmethod
-    def from_digital(
-        cls,
-        layers: Sequence[nn.RNNCellBase],
-        *,
-        hardware: Hardware,
-        seed: int | Sequence[int] = 0,
-        replicas: Sequence[int] = (),
-    ) -> Self:
-        """One cell of replicas from as many digital cells, or from one; what is frozen stays frozen."""
-        cell = blank(cls)
-        cell._place(layers, hardware, seed, replicas)
-        return cell
 
     def _place(
         self, layers: Sequence[nn.RNNCellBase], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]

@@ -10,8 +10,10 @@ holds weight_ih_l0. Biases keep torch's names, unless they are on the tiles.
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import child_seeds, digital_copy, matrix_and_bias, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, matrix_and_bias, represented, stacked
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (*replica, batch, size)
 Step = Callable[[Tensor, Tensor, State], State]  # from what W and U gave, (..., gates * hidden), to the next state
@@ -55,6 +57,45 @@ def lstm_step(from_x: Tensor, from_h: Tensor, state: State) -> State:
 
 # By torch's name for the mode of a recurrent layer.
 STEPS: dict[str, Step] = {"RNN_TANH": tanh_step, "RNN_RELU": relu_step, "GRU": gru_step, "LSTM": lstm_step}
+
+
+class Gated(nn.Module):
+    """How recurrent layers and cells are made: from arguments of torch's own, or from digital ones."""
+
+    digital: ClassVar[Any]  # torch's class
+
+    def __init__(
+        self,
+        *args: Any,  # torch's own have no narrower signature
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        hardware, own = Hardware.among(options)
+        layers = [self.digital(*args, dtype=dtype, **own) for _ in range(math.prod(replicas))]
+        self._place(layers, hardware, seed, replicas)
+
+    @classmethod
+    def from_digital(
+        cls,
+        layers: Sequence[Any],
+        *,
+        hardware: Hardware,
+        seed: int | Sequence[int] = 0,
+        replicas: Sequence[int] = (),
+    ) -> Self:
+        """One of replicas from as many digital ones, or from one; what is frozen stays frozen."""
+        own = blank(cls)
+        own._place(layers, hardware, seed, replicas)
+        return own
+
+    @abstractmethod
+    def _place(
+        self, layers: Sequence[Any], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+    ) -> None:
+        """Sizes and mode of the digital ones, and their weights on tiles."""
 
 
 def place_all(

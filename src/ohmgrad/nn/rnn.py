@@ -6,9 +6,8 @@ packed one in which all sequences are equally long.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ohmgrad.nn.gates import (
     STEPS,
+    Gated,
     State,
     initial_state,
     nonlinearity,
@@ -26,10 +26,10 @@ from ohmgrad.nn.gates import (
     state_parts,
 )  # fmt: skip
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, filled, of_replica
+from ohmgrad.nn.layer import filled, of_replica
 
 
-class AnalogRecurrent(nn.Module):
+class AnalogRecurrent(Gated):
     """What recurrent layers share; `AnalogRNN`, `AnalogGRU` and `AnalogLSTM` are the layers.
 
     Args:
@@ -42,33 +42,6 @@ class AnalogRecurrent(nn.Module):
     """
 
     digital: ClassVar[type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]]
-
-    def __init__(
-        self,
-        *args: Any,  # torch's own layers have no narrower signature
-        seed: int | Sequence[int] = 0,
-        replicas: Sequence[int] = (),
-        dtype: torch.dtype | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        hardware, own = Hardware.among(options)
-        layers = [self.digital(*args, dtype=dtype, **own) for _ in range(math.prod(replicas))]
-        self._place(layers, hardware, seed, replicas)
-
-    @classmethod
-    def from_digital(
-        cls,
-        layers: Sequence[nn.RNNBase],
-        *,
-        hardware: Hardware,
-        seed: int | Sequence[int] = 0,
-        replicas: Sequence[int] = (),
-    ) -> Self:
-        """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
-        layer = blank(cls)
-        layer._place(layers, hardware, seed, replicas)
-        return layer
 
     def _place(
         self, layers: Sequence[nn.RNNBase], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]

@@ -1,7 +1,7 @@
 """What a device family brings to the kernel of `cpu`: small functions with its response inside.
 
 The kernel itself is the same for all families and calls these by their addresses, for many elements at a time. So a new
-family takes a second or two to compile, not the quarter of a minute of the kernel. Templates, see `specialised`.
+family takes a second or two to compile, not the half minute of the kernel. Templates, see `specialised`.
 """
 
 from __future__ import annotations
