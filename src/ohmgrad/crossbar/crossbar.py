@@ -95,9 +95,8 @@ class Crossbar(nn.Module):
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
         self._applier: tuple[Any, op.Apply] = NO_APPLIER
         self._law = self._number_of_law()
-        # Shapes, dtypes and devices of x and d that need no second look; whether x and d are as `pulse` had them last.
-        self._accepted: tuple[Any, ...] | None = None
-        self._known = elements.UNKNOWN
+        self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
+        self._known = elements.UNKNOWN  # whether x and d are as `pulse` had them last
         self._plane_names: list[str] = []
         self._numbers: dict[str, Any] = {}  # and tables
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
@@ -185,8 +184,7 @@ class Crossbar(nn.Module):
         """
         is_known, batch = self._known
         if not is_compiling() and is_known(x, d) and lr - lr == 0.0:  # the short way, for small crossbars
-            self._send_plain(x, d, lr, batch)
-            return
+            return self._send(x, d, float(lr), batch)
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
         if not is_compiling() and isinstance(self.update, PulsedUpdate):
             self._known = elements.alike(x, d)
@@ -266,14 +264,10 @@ class Crossbar(nn.Module):
             if moved is not None:
                 self._show(moved.bool())
         else:
-            self._send(x, d, lr, x.shape[-2])
+            self._send(x.resolve_neg().contiguous(), d.resolve_neg().contiguous(), lr, x.shape[-2])
 
     def _send(self, x: Tensor, d: Tensor, lr: float, batch: int) -> None:
-        """`_pulse` outside graphs."""
-        self._send_plain(x.resolve_neg().contiguous(), d.resolve_neg().contiguous(), lr, batch)
-
-    def _send_plain(self, x: Tensor, d: Tensor, lr: float, batch: int) -> None:
-        """`_send` of what lies in memory row by row, without signs kept apart."""
+        """`_pulse` outside graphs, of contiguous x and d."""
         has_noise = self.device_model.write_noise > 0.0
         state = self._buffers["persistent" if has_noise else "weight"]
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
@@ -306,7 +300,7 @@ class Crossbar(nn.Module):
             self.__dict__["_applier"] = NO_APPLIER
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # a copy makes its own, on its own parameters
+        return {**self.__dict__, "_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # a copy makes its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
