@@ -68,13 +68,14 @@ def cheapest_way(x_on, d_on, length, kind, is_crossed):
 
 @exact
 def _cost_of_hits(x_on, d_on, length):
-    """Cycles that a mini-batch costs sample by sample: for lines that meet, and for crosspoints that pulses reach."""
+    """Cycles that a mini-batch costs sample by sample: for lines that meet, crosspoints that pulses reach, and the law."""
     cost = 0.0
     for i in range(length.size):
         if length[i] > 0:
             x, d = _set_bits(x_on, i), _set_bits(d_on, i)
             meet, pulses = x[0] * d[0], x[1] * d[1] / length[i]
-            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + min(meet, pulses) * 21.0
+            hits = min(meet, pulses)
+            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + hits * 30.0 + min(hits, 1.0) * 1400.0
     return cost
 
 

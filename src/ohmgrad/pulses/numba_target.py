@@ -42,14 +42,14 @@ BARE: dict[str, Any] = {"_nrt": False, **FAST}
 @intrinsic
 def float_of_bits(typing: Any, a: Any) -> Any:
     """The floating-point number of these 32 or 64 bits."""
-    kind = numba_types.float32 if a.bitwidth == 32 else numba_types.float64
+    kind: Any = numba_types.float32 if a.bitwidth == 32 else numba_types.float64
     return kind(a), lambda context, builder, sig, args: builder.bitcast(args[0], context.get_value_type(kind))
 
 
 @intrinsic
 def bits_of_float(typing: Any, a: Any) -> Any:
     """The bits of a float32 or float64 number: sizes are in the same order, with NaN beyond infinity."""
-    kind = numba_types.uint32 if a.bitwidth == 32 else numba_types.uint64
+    kind: Any = numba_types.uint32 if a.bitwidth == 32 else numba_types.uint64
     return kind(a), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(kind.bitwidth))
 
 
