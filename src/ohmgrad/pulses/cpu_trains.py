@@ -68,7 +68,7 @@ def cheapest_way(x_on, d_on, length, kind, is_crossed):
 
 @exact
 def _cost_of_hits(x_on, d_on, length):
-    """Cycles that a mini-batch costs sample by sample: for lines that meet, crosspoints that pulses reach, and the law."""
+    """Cycles that a mini-batch costs sample by sample: lines that meet, crosspoints that pulses reach, the law."""
     cost = 0.0
     for i in range(length.size):
         if length[i] > 0:
