@@ -1,4 +1,4 @@
-"""Many runs of a solvable problem side by side, on any algorithm, device and fidelity: what a theorem is held against."""
+"""Many runs of a solvable problem side by side: what a theorem is held against."""
 
 from __future__ import annotations
 
@@ -113,8 +113,9 @@ def descend(
                 sums.add(w, gradient, sample.as_dense().abs(), loss, squared, S)
                 n += 1
         tile.algorithm.update(tile.state, sample, lr)
-    step, *means = torch.tensor(curves, dtype=torch.float64).unbind(-1)
-    return Descent(step.long(), *means, *(total / n for total in sums.totals), tile)
+    step, loss, squared = torch.tensor(curves, dtype=torch.float64).unbind(-1)
+    w, gradient, modulus, mean_loss, mean_squared, S = (total / n for total in sums.totals)
+    return Descent(step.long(), loss, squared, w, gradient, modulus, mean_loss, mean_squared, S, tile)
 
 
 class _Sums:

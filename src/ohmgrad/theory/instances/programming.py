@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,7 +49,7 @@ class LowerBound(Instance):
         if not 0.0 < self.sigma <= most:
             raise ValueError(f"LowerBound needs 0 < sigma <= tau L sqrt(D) / (4 sqrt 3) = {most:g}, got {self.sigma}")
 
-    @cached_property
+    @property
     def optimum(self) -> Tensor:
         """w* in every place, (1, size)."""
         return torch.full((1, self.size), self.w_star, dtype=torch.float64)

@@ -36,9 +36,13 @@ class LeastSquares(Instance):
             object.__setattr__(self, name, matrix("LeastSquares", name, getattr(self, name)))
         _need_equal_rows("LeastSquares", self.inputs, self.targets)
 
-    @cached_property
+    @property
     def optimum(self) -> Tensor:
         """(out, in); of least norm where the samples do not settle it."""
+        return self._solution
+
+    @cached_property
+    def _solution(self) -> Tensor:
         return torch.linalg.lstsq(self.inputs, self.targets, driver="gelsd").solution.mT.contiguous()
 
     @cached_property
@@ -116,9 +120,13 @@ class LogisticRegression(Instance):
         if not 0.0 < self.ridge < math.inf:
             raise ValueError(f"LogisticRegression needs a finite ridge > 0, got {self.ridge}")
 
-    @cached_property
+    @property
     def optimum(self) -> Tensor:
         """(1, in), by Newton's steps."""
+        return self._solution
+
+    @cached_property
+    def _solution(self) -> Tensor:
         w = self.inputs.new_zeros(1, self.inputs.shape[1])
         for _ in range(50):
             step = torch.linalg.solve(self.hessian(w), self.gradient(w)[0])
