@@ -111,8 +111,8 @@ def rate_factors(*, P_max_squared: float, tau: float) -> tuple[float, float]:
     Source: Wu et al. 2025, Table 2, of linear responses; the two rest on different assumptions. Assumes: A4; checks
     that each denominator is above 0, and gives infinity otherwise.
 
-    >>> rate_factors(P_max_squared=0.01, tau=1.0)
-    (1.4925373134328357, 1.0101010101010102)
+    >>> rate_factors(P_max_squared=0.0, tau=1.0)
+    (1.0, 1.0)
     """
     need_numbers("rate_factors", {"tau": tau}, {"P_max_squared": P_max_squared})
     share = P_max_squared / tau**2

@@ -51,7 +51,7 @@ def zero_shift_floor(device: Device) -> float:
     the end; that the slope mu_q of G is above 0, else ValueError.
 
     >>> from ohmgrad.devices import SoftBounds
-    >>> zero_shift_floor(SoftBounds(dw_min=1e-3))
+    >>> round(zero_shift_floor(SoftBounds(dw_min=1e-3)), 6)
     0.002
     """
     point = device.symmetric_point()
