@@ -2,15 +2,15 @@
 
     python benchmarks/floors.py --picture docs/floors.png --out benchmarks/results/floors.json
 
-Least squares with 8 weights, max|w*| = 0.3, Gaussian noise on every entry of the gradient. Predicted, before any run, from
-the response, the Hessian and the law of the noise: where pulses balance, and how far the weights vary about it at this
-step (`ohmgrad.theory.predicted_floor`). Measured: the mean of ||grad f||^2 of 30 runs that start at the optimum, in the
-mean dynamics and pulse by pulse. Baseline: they agree within 15 % wherever the assumptions hold, which a range of 0.25,
-less than w*, is there to break.
+Least squares with 8 weights, max|w*| = 0.3, Gaussian noise on every entry of the gradient. Predicted, before any run,
+from the response, the Hessian and the law of the noise: where pulses balance, and how far the weights vary about it at
+this step (`ohmgrad.theory.predicted_floor`). Measured: the mean of ||grad f||^2 of 30 runs that start at the optimum,
+in the mean dynamics and pulse by pulse. Baseline: they agree within 15 % wherever the assumptions hold, which a range
+of 0.25, less than w*, is there to break.
 
-**Measured** (`benchmarks/results/floors.json`): in 82 of 90 points the assumptions hold; measurement and prediction are 0.6 %
-apart in the mean and 2.9 % at worst (standard errors 0.3 to 1.8 %). Of the 8 others, in 2 pulses balance only beyond a
-bound, and the measurement is 55 % above.
+**Measured** (`benchmarks/results/floors.json`): in 82 of 90 points the assumptions hold; measurement and prediction are
+0.6 % apart in the mean and 2.9 % at worst (standard errors 0.3 to 1.8 %). Of the 8 others, in 2 pulses balance only
+beyond a bound, and the measurement is 55 % above.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.table import Table
 from ohmgrad import ExpectedUpdate, PulsedUpdate, __version__
 from ohmgrad.devices import Device, ExponentialResponse, ExpStep, LinearStep, PowerResponse, SoftBounds
 from ohmgrad.report.files import write, write_json
-from ohmgrad.theory import AssumptionWarning, Noise, asymptotic_error, asymmetry, descend, estimate, predicted_floor
+from ohmgrad.theory import AssumptionWarning, Noise, asymmetry, asymptotic_error, descend, estimate, predicted_floor
 from ohmgrad.theory.instances import LeastSquares
 
 TAUS, NOISES = (0.25, 0.5, 1.0), (0.05, 0.15, 0.45)
@@ -45,7 +45,7 @@ WITHIN = 0.15
 class Point:
     """One prediction and its measurement, mean ||grad f||^2 with its standard error.
 
-    predicted: at this step. limit: of it, what is left at a step of 0. bound: sigma^2 S at rest (T2, with the constant 1).
+    predicted: at this step. limit: of it, what is left at a step of 0. bound: sigma^2 S at rest (T2, constant 1).
     failed: assumptions that do not hold.
     """
 

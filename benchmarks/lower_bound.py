@@ -2,9 +2,9 @@
 
     python benchmarks/lower_bound.py --out benchmarks/results/lower_bound.json
 
-The instance of Wu et al. 2024 (arXiv 2406.12774), Thm. 3, at four step sizes; the ratio of the mean to sigma^2 S_K is fitted
-by a line in the step, whose intercept is c. Baseline: docs/lower-bound.md, which derives 1. The last row counts the
-asymmetric term twice, which is what a library would have to do to measure nearly 4.
+The instance of Wu et al. 2024 (arXiv 2406.12774), Thm. 3, at four step sizes; the ratio of the mean to sigma^2 S_K is
+fitted by a line in the step, whose intercept is c. Baseline: docs/lower-bound.md, which derives 1. The last row counts
+the asymmetric term twice, which is what a library would have to do to measure nearly 4.
 
 **Measured** (`benchmarks/results/lower_bound.json`): intercepts 0.9988 ± 0.0013, 1.0013 ± 0.0013,
 1.0000 ± 0.0011; with the asymmetric term twice, 4.3748 ± 0.0025.
@@ -59,8 +59,8 @@ CASES: dict[str, tuple[LowerBound, Device]] = {
 def ratio(instance: LowerBound, device: Device, lr: float, replicas: int, seed: int) -> tuple[float, float]:
     """Mean of ||grad f||^2 over sigma^2 S_K along the same runs, and its standard error.
 
-    S is that of the asymmetric linear device, which the theorem is about, whatever the device is: the mean over entries of
-    u^2 / (1 - u^2), u = w / tau. Entries are alike, so that the theorem's maximum tends to the same, but as sqrt(lr).
+    S is that of the asymmetric linear device, which the theorem is about, whatever the device is: the mean over entries
+    of u^2 / (1 - u^2), u = w / tau. Entries are alike, so that the theorem's maximum tends to the same, as sqrt(lr).
     """
     steps = [round(n / (lr * instance.L)) for n in (SETTLE, RUN, LOOKS)]
     sums: list[torch.Tensor] = []

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from scipy import linalg, optimize
 from torch import Tensor
+from torch.autograd.functional import jacobian
 
 from ohmgrad.algorithms import AnalogSGD, MixedPrecision
 from ohmgrad.crossbar.crossbar import Crossbar
@@ -121,7 +122,7 @@ def _balance(instance: Instance, bar: Crossbar, fixed: Tensor | None) -> tuple[T
     found = optimize.root(
         lambda x: T(torch.from_numpy(x)).numpy(),
         start.flatten().numpy(),
-        jac=lambda x: torch.func.jacrev(T)(torch.from_numpy(x)).numpy(),
+        jac=lambda x: jacobian(T, torch.from_numpy(x)).numpy(),
     )
     w = torch.from_numpy(found.x).reshape(shape)
     worst = float(torch.where(w > 0.0, w / high, w / low).max())
@@ -142,11 +143,9 @@ def _spread(
     def mean_change(w: Tensor) -> Tensor:
         return -lr * (device.F(w, params) * instance.gradient(w) + device.G(w, params) * instance.mean_modulus(w))
 
-    def jacobian(function, flat: Tensor) -> Tensor:
-        return torch.func.jacrev(lambda x: function(x.reshape(shape)).flatten())(flat)
-
-    A = torch.eye(w.numel(), dtype=torch.float64) + jacobian(mean_change, w.flatten())
-    H = jacobian(instance.gradient, w.flatten())
+    n = w.numel()
+    A = torch.eye(n, dtype=torch.float64) + torch.as_tensor(jacobian(mean_change, w)).reshape(n, n)
+    H = torch.as_tensor(jacobian(instance.gradient, w)).reshape(n, n)
     largest = float(torch.linalg.eigvals(A).abs().max())
     if largest >= 1.0:
         return math.nan, [f"A1: lr = {lr:g} is too large, distances grow by {largest:.3g} in each step"]
