@@ -54,8 +54,9 @@ def slope_at_symmetric_point(device: Device, params: Params | None = None) -> Te
     """
     point = device.symmetric_point(params).requires_grad_()
     with torch.enable_grad():
-        slope = torch.autograd.grad(pull(device, point, params).sum(), point, allow_unused=True)[0]
-    return torch.zeros_like(point).detach() if slope is None else slope
+        total = pull(device, point, params).sum()
+    # A step that does not depend on the state has no slope.
+    return torch.autograd.grad(total, point)[0] if total.requires_grad else torch.zeros_like(point).detach()
 
 
 def penalised_optimum(
