@@ -8,7 +8,7 @@ R'(SP): gamma / tau of the power response; gamma e^gamma / ((e^gamma - 1) tau) o
 import importlib.util
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,6 @@ from ohmgrad.theory import (
     slope_at_symmetric_point,
 )  # fmt: skip
 from ohmgrad.theory.instances import LeastSquares, LowerBound, Quadratic
-from ohmgrad.vocabulary import where
 
 W = torch.tensor([[-0.4, -0.1, 0.05, 0.3]], dtype=torch.float64)
 
@@ -228,15 +227,6 @@ def test_where_weights_reach_their_bounds_the_figure_says_so(floors):
     assert p.measured > 1.3 * p.predicted
 
 
-@dataclass(frozen=True, kw_only=True)
-class TwiceAsAsymmetric(SoftBounds):
-    """Soft bounds with 2 G for G."""
-
-    @staticmethod
-    def response(w, up, w_max, w_min, dw_min):
-        return dw_min * where(up, 1.0 - 2.0 * w / w_max, 2.0 * w / w_min - 1.0)
-
-
 def test_planted_errors_are_seen(seed):
     # Predicted with the true device and noise: a library that counts asymmetry twice is 2.6 times above, one that
     # halves the noise 3.5 times below; true ones within 15 %.
@@ -248,7 +238,7 @@ def test_planted_errors_are_seen(seed):
         return float(descend(instance, device=device, **runs).mean_squared.mean()) / expected
 
     assert measured(instance, device) == pytest.approx(1.0, abs=0.15)
-    assert measured(instance, TwiceAsAsymmetric(w_max=0.5, w_min=-0.5)) > 2.0
+    assert measured(instance, LinearStep(gamma_up=2.0, gamma_down=2.0, w_max=0.5, w_min=-0.5)) > 2.0
     assert measured(replace(instance, noise=Noise(std=0.075)), device) < 0.4
 
 
