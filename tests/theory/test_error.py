@@ -122,8 +122,8 @@ def test_the_mean_squared_gradient_tends_to_sigma_squared_s(instance):
 
 
 def test_a_doubled_asymmetric_term_would_be_seen(instance_on):
-    # Linear steps of slope 2 have F = 1 and G = 2 w / tau. They rest at g = -2 w E|g|, which is 4 sigma^2 S to first order
-    # in sigma; here w falls from 0.227 to 0.206, and 3.6 is left.
+    # Linear steps of slope 2 have F = 1 and G = 2 w / tau. They rest at g = -2 w E|g|, which is 4 sigma^2 S to first
+    # order in sigma; here w falls from 0.227 to 0.206, and 3.6 is left.
     ratio = squared_over_bound(*instance_on(LinearStep(gamma_up=2.0, gamma_down=2.0)))
     assert 2.5 < ratio.mean() < 4.0
     with pytest.raises(AssertionError, match="mean: expected 1, got"):
