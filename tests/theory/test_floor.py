@@ -52,6 +52,7 @@ W = torch.tensor([[-0.4, -0.1, 0.05, 0.3]], dtype=torch.float64)
     [
         SoftBounds(w_max=0.5, w_min=-0.5),
         SoftBounds(w_max=0.8, w_min=-0.5, up_down=0.3),
+        SoftBounds(w_max=0.5, w_min=-0.501),
         LinearStep(gamma_up=0.8, gamma_down=0.2),
         LinearStep(gamma_up=0.5, gamma_down=0.5, up_down=0.1),
         ConstantStep(),
@@ -130,6 +131,20 @@ def test_the_penalty_is_the_floor_near_the_symmetric_point():
         exact = predicted_floor(instance, device=device).weight
         rest.append(float((near - exact).norm() / (instance.optimum - exact).norm()))
     assert rest[0] < 0.05 and rest[1] == pytest.approx(rest[0] / 4.0, rel=0.2)
+
+
+def test_the_penalty_pulls_to_the_symmetric_point_wherever_it_is():
+    # Linear steps of slopes 1/2 with the down step a tenth smaller: G = 0 at 0.1 / 0.95. W* 0.05 above it; Sigma is a
+    # quarter of the curvature, so that w moves by 9 % of those 0.05.
+    device, point = LinearStep(gamma_up=0.5, gamma_down=0.5, up_down=0.1), 0.1 / 0.95
+    instance = Quadratic(target=torch.tensor([[point + 0.05]], dtype=torch.float64), noise=Noise(std=0.25))
+    sigma = instance.mean_modulus(instance.optimum)
+    near = penalised_optimum(torch.eye(1, dtype=torch.float64), instance.optimum, sigma, device)
+    moved = instance.optimum - near
+    assert float(moved) == pytest.approx(
+        float(instance.optimum - predicted_floor(instance, device=device).weight), rel=0.02
+    )
+    assert 0.0 < float(moved) < 0.15 * 0.05
 
 
 def test_far_from_the_symmetric_point_the_penalty_warns():
