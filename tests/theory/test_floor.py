@@ -189,6 +189,18 @@ def test_floors_of_other_algorithms(algorithm, bias):
         predicted_floor(instance, device=asymmetric_linear(), algorithm=algorithm, lr=0.1)
 
 
+def test_the_bounds_are_those_of_the_weights_devices():
+    narrow = TikiTaka(fast_device=asymmetric_linear(0.1))
+    instance = Quadratic(target=torch.tensor([[0.4]]), noise=Noise(std=0.3))
+    assert predicted_floor(instance, device=asymmetric_linear(), algorithm=narrow).failed == ()
+
+
+def test_without_noise_there_is_no_floor():
+    # T5: E|g| = |g|, which no device balances inside its bounds.
+    floor = predicted_floor(least_squares(0.0), device=asymmetric_linear(0.5), lr=0.1)
+    assert floor.squared < 1e-20 and floor.spread == 0.0 and floor.failed == ()
+
+
 def test_outside_of_its_assumptions_the_floor_warns_by_name():
     # W* beyond a bound that constant steps stop at; steps that are too large; noise that throws weights to the bounds.
     instance = Quadratic(target=torch.tensor([[0.4]]), noise=Noise(std=0.3))
