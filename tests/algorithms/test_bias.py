@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from quadratic import gaussian_noise, rest
+from quadratic import rest
 
 from chance import assert_mean
 from ohmgrad import AnalogSGD, Dense, Outer, PulsedUpdate, Tile
@@ -47,11 +47,11 @@ def test_on_symmetric_devices_noise_has_no_side(algorithm, seed):
     # From the optimum, 10,000 runs with Gaussian noise: sees a pull of 0.05 of the spread that noise makes. A buffer
     # that rounded down, not toward 0, would pull.
     run = rest(
-        algorithm, ConstantStep(), w_star=0.25, noise=gaussian_noise(SIGMA), lr=0.05, start=0.25, settle=20, steps=40,
+        algorithm, ConstantStep(), w_star=0.25, std=SIGMA, lr=0.05, start=0.25, settle=20, steps=40,
         seed=seed,
     )  # fmt: skip
-    assert run.w.std() > 1e-4
-    assert_mean(run.w, 0.25)
+    assert run.weight.std() > 1e-4
+    assert_mean(run.weight, 0.25)
 
 
 def test_a_fast_crossbar_that_is_not_read_saturates(seed):
@@ -103,13 +103,13 @@ def test_rider_tracks_a_symmetric_point_that_biases_residual_learning(seed):
     # E15. A fast crossbar whose symmetric point is 0.3: residual learning is off by 0.3 sigma sqrt(2 / pi) whatever the
     # step, of RIDER 0.015 remains at lr = 0.04, and half at half of it. n = 10,000 runs see 1 % of the first.
     off = SoftBoundsReference(w_max=1.0, w_min=-1.0, reference_mean=-0.3, ctoc="multiplicative")
-    common = {"w_star": 0.4, "noise": gaussian_noise(SIGMA), "start": 0.4, "seed": seed}
+    common = {"w_star": 0.4, "std": SIGMA, "start": 0.4, "seed": seed}
 
     def bias(kind, lr, **options):
         steps = {"fast_lr": lr, "transfer_lr": lr / 4, "gamma": 0.4, "n_reads": None, "fast_device": off}
         algorithm = kind(**steps, **OWN, **options)
         run = rest(algorithm, asymmetric_linear(), lr=lr, settle=round(7 / lr), steps=round(4 / lr), **common)
-        return float(run.w.mean()) - 0.4
+        return float(run.weight.mean()) - 0.4
 
     expected = 0.3 * SIGMA * math.sqrt(2.0 / math.pi)
     assert bias(TikiTaka, 0.04) == pytest.approx(expected, rel=0.05)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from quadratic import gaussian_noise, rest
+from quadratic import rest
 
 from chance import assert_mean
 from ohmgrad import AnalogSGD, Dense, TikiTaka, Tile
@@ -90,8 +90,8 @@ W_STAR, SIGMA = 0.4, 0.3
 
 def bias(algorithm, device, seed: int, lr: float, start: float = 0.0) -> torch.Tensor:
     """Mean of w - w_star at rest, of each of 10,000 runs with Gaussian gradient noise that start `start` off."""
-    run = {"w_star": W_STAR, "noise": gaussian_noise(SIGMA), "lr": lr, "start": W_STAR + start, "seed": seed}
-    return rest(algorithm, device, settle=round(7 / lr), steps=round(4 / lr), **run).w - W_STAR
+    run = {"w_star": W_STAR, "std": SIGMA, "lr": lr, "start": W_STAR + start, "seed": seed}
+    return rest(algorithm, device, settle=round(7 / lr), steps=round(4 / lr), **run).weight - W_STAR
 
 
 def test_its_bias_shrinks_and_that_of_analog_sgd_does_not(seed):
