@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ohmgrad.devices import DEVICES
-from ohmgrad.devices.base import Device, is_number
+from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.devices.presets import CELLS, PRESETS
+from ohmgrad.devices.values import is_number
 
 
 def names() -> tuple[str, ...]:
