@@ -19,8 +19,8 @@ from ohmgrad.fitting.spread import make_of
 class Characterised:
     """What a measurement says.
 
-    device, errors: the chosen family's make, and standard errors by field. rows: all families, the chosen first. failed:
-    families that could not be fitted, and why. readings: of each device, in units of w, which `scale` explains.
+    device, errors: the chosen family's make, and standard errors by field. rows: all families, the chosen first.
+    failed: families that could not be fitted, and why. readings: of each device, in units of w, which `scale` explains.
     """
 
     device: Device

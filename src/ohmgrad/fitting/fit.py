@@ -33,7 +33,8 @@ STEP = 1e-6  # of the differences that stand for derivatives, in units of a coor
 BEYOND = 100.0  # bounds at most: readings lie in -1 ... 1, and farther ones would be the same law
 SHORT, LONG = 12, 150  # steps of a climb: from a start, and from the best ends of several guesses
 KEPT = 3  # of these ends
-NEAR = 0.01  # standard errors from the top: near enough
+SAME = 0.01  # in log-likelihood: ends that are no two
+NEAR = 0.02  # standard errors from the top: near enough
 FAR = 25.0  # coordinates are logarithms: nothing is that far
 
 
@@ -107,7 +108,8 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
         raise ValueError(f"{type(base).__name__} cannot be fitted: no start has a finite likelihood")
     ends = sorted((_climb(space, readings, x, SHORT) for x in places), key=lambda end: end[1])
     if start is None:
-        ends = [_climb(space, readings, x, LONG) for x, _ in ends[:KEPT]]
+        apart = [end for k, end in enumerate(ends) if not k or end[1] - ends[k - 1][1] > SAME]
+        ends = [_climb(space, readings, x, LONG) for x, _ in apart[:KEPT]]
     x = min(ends, key=lambda end: end[1])[0]
     loss, _, information = _score(space, readings, x)
     covariance = np.linalg.pinv(information, rcond=1e-13, hermitian=True)
