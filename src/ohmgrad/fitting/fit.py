@@ -31,9 +31,7 @@ SHARED = tuple(f.name for f in dataclasses.fields(Device))
 NOTHING = (-math.inf, math.inf)
 STEP = 1e-6  # of the differences that stand for derivatives, in units of a coordinate
 BEYOND = 100.0  # bounds at most: readings lie in -1 ... 1, and farther ones would be the same law
-SHORT, LONG = 12, 150  # steps of a climb: from a start, and from the best ends of several guesses
-KEPT = 3  # of these ends
-SAME = 0.01  # in log-likelihood: ends that are no two
+SHORT, LONG = 12, 150  # steps of a climb: from a start, and from the best end of several guesses
 NEAR = 0.02  # standard errors from the top: near enough
 FAR = 25.0  # coordinates are logarithms: nothing is that far
 
@@ -108,8 +106,8 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
         raise ValueError(f"{type(base).__name__} cannot be fitted: no start has a finite likelihood")
     ends = sorted((_climb(space, readings, x, SHORT) for x in places), key=lambda end: end[1])
     if start is None:
-        apart = [end for k, end in enumerate(ends) if not k or end[1] - ends[k - 1][1] > SAME]
-        ends = [_climb(space, readings, x, LONG) for x, _ in apart[:KEPT]]
+        best = {space.signs(x): x for x, _ in ends[::-1]}  # of each shape the likeliest
+        ends = [_climb(space, readings, x, LONG) for x in best.values()]
     x = min(ends, key=lambda end: end[1])[0]
     loss, _, information = _score(space, readings, x)
     covariance = np.linalg.pinv(information, rcond=1e-13, hermitian=True)
@@ -181,6 +179,10 @@ class Space:
         pairs = zip(self.free, values, strict=True)
         return np.array([c.place(v if c.index is None else v[c.index]) for c, v in pairs])
 
+    def signs(self, x: np.ndarray) -> tuple[float, ...]:
+        """Of all numbers: what a climb from here seldom changes, and what makes the kind of shape."""
+        return tuple(math.copysign(1.0, c.value(v)) for c, v in zip(self.free, x, strict=True))
+
     def numbers(self, x: np.ndarray) -> dict[str, float]:
         """What errors are stated of, by field; entries of tuples as name[i]."""
         device, names = self.device(x), {}
@@ -198,37 +200,43 @@ class Space:
 
 
 def guesses(base: Device, readings: Readings) -> list[Device]:
-    """Devices to start from: noise from the readings' differences, bounds at their ends and beyond, steps by least
-    squares; of own numbers with the same signs, which make one kind of shape, those that leave least."""
-    y, scored = readings.y, readings.is_scored
-    change = np.diff(y, prepend=np.nan)
+    """Devices to start from: bounds at the readings' ends and beyond, steps by least squares of their differences, noise
+    from what that leaves; of own numbers with the same signs, which make one kind of shape, those that leave least."""
+    change = np.diff(readings.y, prepend=np.nan)
     change[readings.first] = np.nan
-    rest = change[scored & ~np.isnan(change)]
-    rest = rest - rest.mean()
-    # Noise of readings makes one difference too large and the next too small.
-    together = float(np.mean(rest[1:] * rest[:-1]))
-    reading = math.sqrt(max(-together, 1e-4 * rest.var(), 1e-16))
-    stray = math.sqrt(max(rest.var() + 2.0 * together, 1e-2 * rest.var(), 1e-16))
     found: list[Device] = []
-    for bounds in _bounds(base, readings, reading):
+    for bounds in _bounds(base, readings, change):
         best: dict[tuple[float, ...], tuple[float, Device]] = {}
         for own in _own_starts(base, bounds):
             try:
-                device, misfit = _stepping(dataclasses.replace(base, up_down=0.0, **bounds, **own), readings, change)
+                device, rest = _stepping(dataclasses.replace(base, up_down=0.0, **bounds, **own), readings, change)
             except ValueError:  # a rule that ties its numbers to its bounds
                 continue
-            signs = tuple(float(np.sign(v)) for v in own.values())
-            noise = {"dw_min_ctoc": stray / device.dw_min, "write_noise": reading / device.dw_min}
+            signs, misfit = tuple(float(np.sign(v)) for v in own.values()), float(np.nansum(rest**2))
             if signs not in best or misfit < best[signs][0]:
+                step, reading = _noise(rest)
+                noise = {"dw_min_ctoc": step / device.dw_min, "write_noise": reading / device.dw_min}
                 best[signs] = misfit, dataclasses.replace(device, **noise)
         found += [device for _, device in best.values()]
     return found
 
 
-def _bounds(base: Device, readings: Readings, noise: float) -> list[dict[str, float]]:
+def _noise(rest: np.ndarray) -> tuple[float, float]:
+    """Standard deviations of steps and of readings: noise of readings makes one difference too large and the next too
+    small. rest: of all differences, NaN where there is none."""
+    pairs = rest[1:] * rest[:-1]
+    together = float(np.nanmean(pairs)) if np.isfinite(pairs).any() else 0.0
+    variance = float(np.nanvar(rest))
+    reading = math.sqrt(max(-together, 1e-4 * variance, 1e-16))
+    return math.sqrt(max(variance + 2.0 * together, 1e-2 * variance, 1e-16)), reading
+
+
+def _bounds(base: Device, readings: Readings, change: np.ndarray) -> list[dict[str, float]]:
     """Bounds to start from: where ramps end, and a tenth of the range beyond; those of tables, where readings end."""
     y, up = readings.y, readings.up
     if type(base).tables:  # but for their noise
+        means = [np.nanmean(change[up == is_up]) for is_up in (False, True)]
+        _, noise = _noise(change - np.array(means)[up.astype(int)])
         high, low = np.nanmax(y) - 3.0 * noise, np.nanmin(y) + 3.0 * noise
         ends = [(max(high, np.nanquantile(y, 0.98)), min(low, np.nanquantile(y, 0.02)))]
     else:
@@ -240,27 +248,26 @@ def _bounds(base: Device, readings: Readings, noise: float) -> list[dict[str, fl
     return [{name: v for name, v in bounds.items() if math.isfinite(getattr(base, name))} for bounds in wide]
 
 
-def _stepping(device: Device, readings: Readings, change: np.ndarray) -> tuple[Device, float]:
-    """With steps of the size that fits the differences best, up and down, and the squares that remain.
+def _stepping(device: Device, readings: Readings, change: np.ndarray) -> tuple[Device, np.ndarray]:
+    """With steps of the size that fits the differences best, up and down; and what is left of each difference.
 
-    Differences at the bound, which say nothing of the step, count for the latter alone.
+    Differences at the bound, which say nothing of the step, do not count for its size.
     """
-    steps, misfit = [], 0.0
+    steps, rest = [], np.full_like(change, np.nan)
     for up in (True, False):
         own = np.flatnonzero(~np.isnan(change) & (readings.up == up))
-        y, bound = change[own], device.w_max if up else device.w_min
-        last = np.clip(readings.y[own - 1], device.w_min, device.w_max)
+        y, last = change[own], np.clip(readings.y[own - 1], device.w_min, device.w_max)
         shape = device.step(torch.from_numpy(last), up).numpy() / device.dw_min
-        room = bound - last
+        room = (device.w_max if up else device.w_min) - last
         inside = np.abs(room) > 0.05 * (device.w_max - device.w_min)
         x = np.where(inside, shape, 0.0)
         size = float(x @ y) / max(float(x @ x), 1e-12)
         steps.append(max(size, 1e-3 * float(np.abs(y).mean()), 1e-9))
         said = steps[-1] * shape
-        misfit += float(((y - np.where(np.abs(said) < np.abs(room), said, room)) ** 2).sum())
+        rest[own] = y - np.where(np.abs(said) < np.abs(room), said, room)
     up, down = steps
     balance = 1.0 - down / up if up > down else up / down - 1.0
-    return dataclasses.replace(device, dw_min=max(up, down), up_down=balance), misfit
+    return dataclasses.replace(device, dw_min=max(up, down), up_down=balance), rest
 
 
 def _own_starts(base: Device, bounds: dict[str, float]) -> list[dict[str, Any]]:
