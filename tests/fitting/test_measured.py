@@ -256,7 +256,7 @@ def test_300_mutated_files_are_read_or_refused(tmp_path, rng):
 
 
 def fit_mutated(n: int, rng: np.random.Generator, monkeypatch, capsys) -> int:
-    """`ohmgrad device fit` on n mutated files: how many it fits. It refuses the rest in one line; else it fails here."""
+    """`ohmgrad device fit` on n mutated files: how many it fits; the rest it must refuse in one line."""
     texts, n_fitted = [text for text, _ in GOOD.values()], 0
     monkeypatch.setattr(sys, "argv", ["ohmgrad", "device", "fit", "m.csv", "--family", "constant-step", "--out", "f"])
     for k in range(n):

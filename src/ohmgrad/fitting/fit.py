@@ -200,7 +200,7 @@ class Space:
 
 
 def guesses(base: Device, readings: Readings) -> list[Device]:
-    """Devices to start from: bounds at the readings' ends and beyond, steps by least squares of their differences, noise
+    """Devices to start from: bounds at the ramps' ends and beyond, steps by least squares of the differences, noise
     from what that leaves; of own numbers with the same signs, which make one kind of shape, those that leave least."""
     change = np.diff(readings.y, prepend=np.nan)
     change[readings.first] = np.nan
