@@ -29,7 +29,7 @@ from ohmgrad.devices import (
 )
 from ohmgrad.fitting.filter import predict
 from ohmgrad.fitting.fit import Fit, fit, log_terms
-from ohmgrad.fitting.rank import rank
+from ohmgrad.fitting.rank import Ranked, _beside, _place, rank
 from ohmgrad.fitting.readings import Readings
 from ohmgrad.fitting.spread import make_of
 from users import Bent
@@ -144,6 +144,13 @@ def test_parameters_are_recovered(family):
     assert_recovered((true, refit(true, readings), readings))
 
 
+def test_standard_errors():
+    """20 short measurements: sees errors that are half as large as stated ones should be."""
+    true = dataclasses.replace(TRUE[SoftBounds], dw_min=0.06)
+    given = [ramps(true, 20, 40, seed=s)[0] for s in range(20)]
+    assert_recovered(*((true, refit(true, readings), readings) for readings in given))
+
+
 @pytest.mark.slow
 def test_parameters_of_every_family_are_recovered():
     """20 ramps each, 10 seeds: some 1,000 deviations, of which 3 are expected beyond 3 standard errors."""
@@ -180,6 +187,21 @@ def test_the_right_family_comes_first(family):
     assert not failed and rows[0].family is family
     # Held out, an unbiased description errs by its noise alone: of the reading (0.01) and, along a ramp, of steps.
     assert rows[0].error < 0.05 < rows[-1].error
+
+
+def test_of_families_that_tie_the_simplest_comes_first():
+    """By hand: 100 groups of one reading each, whose scores differ by 0.1 +- 1 between 6 and 8 free parameters."""
+
+    def row(n_free: int, by_group: np.ndarray) -> Ranked:
+        found = Fit(ConstantStep(), {}, 0.0, n_free, 100)
+        return Ranked((found,), float(by_group.mean()), 0.0, by_group)
+
+    gain = np.where(np.arange(100) % 2, 1.1, -0.9)
+    for lead, order in ((gain, [6, 8, 7]), (2.0 + gain, [8, 6, 7])):
+        rows = [row(8, lead), row(7, np.full(100, -9.0)), row(6, np.zeros(100))]
+        placed = sorted((_beside(rows[0], r, 100) for r in rows), key=_place)
+        assert [r.fits[0].n_free for r in placed] == order
+        assert placed[1].below_se == pytest.approx(1.0 / math.sqrt(99.0)) or placed[1].below == 0.0
 
 
 def test_families_with_one_law():
@@ -236,3 +258,13 @@ def test_the_filter_on_a_line_is_least_squares():
     means = np.array([np.mean(y[:i] + dw * (i - np.arange(i))) for i in k])
     np.testing.assert_allclose(p.mean[1:], means, rtol=1e-12)
     np.testing.assert_allclose(p.variance[1:], s**2 * (1.0 + 1.0 / k), rtol=1e-12)
+
+
+def test_the_filter_of_soft_bounds_between_readings():
+    """No step noise, 10 pulses without a reading: each takes a tenth of the way, and of what is unknown."""
+    s, n = 0.01, 10
+    y = np.full(n + 1, np.nan)
+    y[0] = -0.5
+    p = predict(SoftBounds(dw_min=0.1, write_noise=s / 0.1), Readings(y, np.ones(n + 1, bool), np.arange(n + 1) == 0))
+    np.testing.assert_allclose(p.mean[n], 1.0 - 1.5 * 0.9**n, rtol=1e-12)
+    np.testing.assert_allclose(p.variance[n], s**2 * (1.0 + 0.9 ** (2 * n)), rtol=1e-9)
