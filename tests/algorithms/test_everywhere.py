@@ -112,6 +112,30 @@ def test_pulses_do_in_the_mean_what_the_expected_update_does(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", EVERY, ids=NAMES)
+def test_replicas_with_steps_of_their_own_are_runs_of_their_own(algorithm):
+    # To the bit, for all steps are powers of two. A step that reached all replicas would make the second wrong.
+    names = [n for n in ("fast_lr", "transfer_lr", "buffer_rate") if hasattr(algorithm, n)]
+
+    def run_of(steps, lr, replicas, seed):
+        tuned = replace(algorithm, **dict(zip(names, steps, strict=True)))
+        options = {"device": aihwkit_soft_bounds(), "update": ExpectedUpdate(noise=True)}
+        tile = Tile(torch.full((*replicas, 4, 5), 0.2), algorithm=tuned, crossbar=options, seed=seed)
+        for u in batches(8):
+            tile.record(Outer(u.d.float().expand(*replicas, -1, -1), u.x.float().expand(*replicas, -1, -1)))
+            tile.step(lr)
+            tile.handle.grad = None
+        return tile
+
+    own = [([0.5, 0.25, 0.5][: len(names)], 0.25), ([0.125, 1.0, 0.5][: len(names)], 0.5)]
+    together = [torch.tensor(values)[:, None, None] for values in zip(*(steps for steps, _ in own), strict=True)]
+    both = run_of(together, torch.tensor([0.25, 0.5])[:, None, None], (2,), [3, 4])
+    for k, (steps, lr) in enumerate(own):
+        alone = run_of(steps, lr, (), 3 + k)
+        for bar, other in zip(both.crossbars, alone.crossbars, strict=True):
+            assert_bits(bar.weight[k], other.weight)
+
+
+@pytest.mark.parametrize("algorithm", EVERY, ids=NAMES)
 @pytest.mark.parametrize("update", [ExpectedUpdate(per_sample=True, noise=True), PulsedUpdate()])
 def test_empty_mini_batches_and_steps_of_zero_go_through(algorithm, update):
     options = {"device": asymmetric_linear(), "update": update}

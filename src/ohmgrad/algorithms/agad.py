@@ -22,9 +22,10 @@ from torch import Tensor
 from ohmgrad.algorithms import chopper, transfer
 from ohmgrad.algorithms.buffer import filling_rate, fire
 from ohmgrad.algorithms.chopper import Choppers
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
@@ -48,8 +49,8 @@ class AGAD:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
-    fast_lr: float = 1.0
-    transfer_lr: float = 1.0
+    fast_lr: Step = 1.0
+    transfer_lr: Step = 1.0
     in_chop_prob: float = 0.1
     in_chop_random: bool = False
     tail_weightening: float = 5.0
@@ -97,10 +98,10 @@ class AGAD:
         """Both passes read the slow crossbar."""
         return [(1.0, state.slow)]
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """Pulses with signs to the fast crossbar; lines against their reference to the buffer; its pulses to slow."""
         columns, n_lines = self.transfer_columns, transfer.n_lines(state.fast, self.transfer_columns)
-        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
+        fast_lr = scaled(self, "fast_lr", lr)
         c = Choppers(state.chop_lines, state.chop_values)
         update = chopper.auto_scaled(self, state, update)
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
@@ -109,7 +110,7 @@ class AGAD:
                 p = transfer.places(state.step, self.transfer_every, self.n_reads, n_lines)
                 self.transfer(state, c, p, filling_rate(self, state.fast, lr))
 
-    def transfer(self, state: State, c: Choppers, p: Tensor, rate: float) -> None:
+    def transfer(self, state: State, c: Choppers, p: Tensor, rate: Step) -> None:
         """Lines p, counted on over the sweeps, to buffer and slow crossbar."""
         n_lines, period = c.lines.shape[-1], chopper.sweeps_between_flips(self.in_chop_prob)
         m = min(self.tail_weightening / period, 1.0)
@@ -136,13 +137,11 @@ class AGAD:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """Two arrays; buffer, mean, reference and choppers; each line read takes three times the operations."""
-        n_lines, values = shape[::-1] if self.transfer_columns else shape
-        batch = batch_size if self.units_in_mbatch else None
-        return cost(
+        return transfer.cost(
+            self,
             shape,
-            arrays=2,
+            batch_size,
             digital=3 * shape[0] * shape[1] + sum(shape),
-            transfers=lines_per_sample(self.transfer_every, self.n_reads or n_lines, batch_size=batch),
-            slots_per_transfer=self.max_pulses,
-            flops_per_transfer=6.0 * values,
+            slots=self.max_pulses,
+            flops_per_value=6.0,
         )

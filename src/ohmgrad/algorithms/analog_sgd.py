@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ohmgrad.crossbar.cost import Cost, cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.pulses.forms import Update
 
@@ -24,7 +25,7 @@ class AnalogSGD:
         """Both passes read that crossbar."""
         return [(1.0, state.bar)]
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """W <- W - lr g, through the devices."""
         state.bar.write(update, lr)
 

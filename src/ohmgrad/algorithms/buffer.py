@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ohmgrad.algorithms.rules import scaled
 from ohmgrad.algorithms.transfer import n_lines
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 
 
 def fire(H: Tensor, *, max_pulses: int, momentum: float, forget: bool) -> tuple[Tensor, Tensor]:
@@ -25,7 +27,7 @@ def fire(H: Tensor, *, max_pulses: int, momentum: float, forget: bool) -> tuple[
     return n, rest.where(n != 0, H)
 
 
-def filling_rate(settings: Any, fast: Crossbar, lr: float) -> float:
+def filling_rate(settings: Any, fast: Crossbar, lr: Step) -> Step:
     """Pulses that a read of 1 adds to the buffer.
 
     settings: of an algorithm with a buffer (Any: they share fields, not a class). At transfer_lr = 1 it takes reads of
@@ -36,4 +38,4 @@ def filling_rate(settings: Any, fast: Crossbar, lr: float) -> float:
     threshold = settings.buffer_granularity * fast.device_model.granularity
     if settings.auto_granularity:
         threshold *= settings.auto_granularity * (settings.n_reads or lines) / (lines * settings.transfer_every)
-    return settings.transfer_lr * (lr if settings.scale_transfer_lr else 1.0) / threshold
+    return scaled(settings, "transfer_lr", lr) / threshold

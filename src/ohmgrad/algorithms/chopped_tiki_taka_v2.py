@@ -20,9 +20,10 @@ from torch import Tensor
 from ohmgrad.algorithms import chopper, transfer
 from ohmgrad.algorithms.buffer import filling_rate, fire
 from ohmgrad.algorithms.chopper import Choppers
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
@@ -44,8 +45,8 @@ class ChoppedTikiTakaV2:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
-    fast_lr: float = 1.0
-    transfer_lr: float = 1.0
+    fast_lr: Step = 1.0
+    transfer_lr: Step = 1.0
     gamma: float = 0.0
     in_chop_prob: float = 0.1
     in_chop_random: bool = True
@@ -96,13 +97,13 @@ class ChoppedTikiTakaV2:
         signs = state.chop_lines[..., None] * state.chop_values[..., None, :]
         return [*slow, (self.gamma * (signs.mT if self.transfer_columns else signs), state.fast)]
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """Pulses with signs to the fast crossbar; lines, with their signs, to the buffer; full places to the slow."""
         columns, n_lines = self.transfer_columns, transfer.n_lines(state.fast, self.transfer_columns)
         H, rate, c = transfer.lines_of(state.buffer, columns), filling_rate(self, state.fast, lr), self.choppers(state)
         update = chopper.auto_scaled(self, state, update)
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
-            state.fast.write(c.on(part, columns), self.fast_lr * (lr if self.scale_fast_lr else 1.0))
+            state.fast.write(c.on(part, columns), scaled(self, "fast_lr", lr))
             if is_due:
                 p = transfer.places(state.step, self.transfer_every, self.n_reads, n_lines)
                 j = p % n_lines
@@ -136,13 +137,11 @@ class ChoppedTikiTakaV2:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """That of Tiki-Taka v2, and the choppers."""
-        n_lines, values = shape[::-1] if self.transfer_columns else shape
-        batch = batch_size if self.units_in_mbatch else None
-        return cost(
+        return transfer.cost(
+            self,
             shape,
-            arrays=2,
+            batch_size,
             digital=shape[0] * shape[1] + sum(shape),
-            transfers=lines_per_sample(self.transfer_every, self.n_reads or n_lines, batch_size=batch),
-            slots_per_transfer=self.max_pulses,
-            flops_per_transfer=2.0 * values,
+            slots=self.max_pulses,
+            flops_per_value=2.0,
         )

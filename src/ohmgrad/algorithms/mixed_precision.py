@@ -21,6 +21,7 @@ from ohmgrad.algorithms import transfer
 from ohmgrad.algorithms.rules import need
 from ohmgrad.crossbar.cost import Cost, cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.pulses.forms import Outer, Update
 
@@ -76,7 +77,7 @@ class MixedPrecision:
         """Both passes read that crossbar."""
         return [(1.0, state.bar)]
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """chi <- chi + lr g; every `transfer_every` mini-batches, whole steps of it go to the crossbar, by rows."""
         g = self.rounded(state, update).as_dense()
         if self.momentum:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad.algorithms import transfer
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.pulses.forms import Update
 
@@ -46,8 +47,8 @@ class MultiTile:
 
     n_tiles: int = 4
     gamma: float = 0.2
-    fast_lr: float = 1.0
-    transfer_lr: float = 0.1
+    fast_lr: Step = 1.0
+    transfer_lr: Step = 0.1
     transfer_lr_growth: float = 1.2
     transfer_every: int = 2
     transfer_every_growth: int = 5
@@ -84,9 +85,9 @@ class MultiTile:
         """Both passes read the sum of gamma^n Wn, the coarse tile first."""
         return [(self.gamma**n, tile) for n, tile in enumerate(reversed(state.tiles))]
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """Pulses to the fine tile; from each tile, in its turn, a line to the next coarser one."""
-        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
+        fast_lr = scaled(self, "fast_lr", lr)
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
             state.tiles[0].write(part, fast_lr)
             if is_due:
@@ -95,10 +96,10 @@ class MultiTile:
                         n_lines = transfer.n_lines(state.tiles[0], self.transfer_columns)
                         j = transfer.places(state.step, every, self.n_reads, n_lines) % n_lines
                         v = transfer.read_lines(state.tiles[source], j, self.transfer_columns)
-                        scaled = transfer_lr * (lr if self.scale_transfer_lr else 1.0)
-                        transfer.write_lines(state.tiles[target], j, v, scaled, self.transfer_columns)
+                        step = transfer_lr * (lr if self.scale_transfer_lr else 1.0)
+                        transfer.write_lines(state.tiles[target], j, v, step, self.transfer_columns)
 
-    def transfers(self, state: State) -> list[tuple[int, int, int, float]]:
+    def transfers(self, state: State) -> list[tuple[int, int, int, Step]]:
         """From tile, to tile, every so many steps, by what factor: along the chain, or in a warm start to one alone."""
         if int(state.phase) < self.n_tiles - 1:
             return [(0, self.n_tiles - 1 - int(state.phase), self.transfer_every, self.transfer_lr)]
@@ -131,7 +132,5 @@ class MultiTile:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """An array for each tile; transfers, rarer toward the coarse end, are read and written as one more sample."""
-        n = self.n_reads or shape[1 if self.transfer_columns else 0]
-        first = lines_per_sample(self.transfer_every, n, batch_size=batch_size if self.units_in_mbatch else None)
-        lines = sum(first / self.transfer_every_growth**k for k in range(self.n_tiles - 1))
-        return cost(shape, arrays=self.n_tiles, transfers=lines)
+        times = sum(self.transfer_every_growth**-k for k in range(self.n_tiles - 1))
+        return transfer.cost(self, shape, batch_size, arrays=self.n_tiles, times=times)

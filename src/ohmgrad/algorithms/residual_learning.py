@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import transfer
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
@@ -38,8 +39,8 @@ class ResidualLearning:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
-    fast_lr: float = 1.0
-    buffer_rate: float = 0.1
+    fast_lr: Step = 1.0
+    buffer_rate: Step = 0.1
     gamma: float = 0.4
     transfer_every: int = 1
     n_reads: int | None = 1
@@ -67,9 +68,9 @@ class ResidualLearning:
         """Both passes read slow + gamma fast."""
         return [(1.0, state.slow), (self.gamma, state.fast)]
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """P <- P - fast_lr g; lines of P to the buffer; single pulses to W."""
-        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
+        fast_lr = scaled(self, "fast_lr", lr)
         columns, n_lines = self.transfer_columns, transfer.n_lines(state.fast, self.transfer_columns)
         H, dw_min = transfer.lines_of(state.buffer, columns), state.slow.device_model.granularity
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
@@ -88,13 +89,4 @@ class ResidualLearning:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """Two arrays and a buffer; a line read fills it, and is written by one slot."""
-        n_lines, values = shape[::-1] if self.transfer_columns else shape
-        batch = batch_size if self.units_in_mbatch else None
-        return cost(
-            shape,
-            arrays=2,
-            digital=shape[0] * shape[1],
-            transfers=lines_per_sample(self.transfer_every, self.n_reads or n_lines, batch_size=batch),
-            slots_per_transfer=1.0,
-            flops_per_transfer=2.0 * values,
-        )
+        return transfer.cost(self, shape, batch_size, digital=shape[0] * shape[1], slots=1.0, flops_per_value=2.0)

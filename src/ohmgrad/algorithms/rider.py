@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import chopper, transfer
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device, Ideal
 from ohmgrad.pulses.forms import Update
@@ -41,8 +42,8 @@ class Rider:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
-    fast_lr: float = 1.0
-    transfer_lr: float = 0.1
+    fast_lr: Step = 1.0
+    transfer_lr: Step = 0.1
     tracking_rate: float = 0.05
     gamma: float = 0.4
     chop_prob: float = 0.0
@@ -81,11 +82,11 @@ class Rider:
         slow: list[tuple[float | Tensor, Crossbar]] = [(1.0, state.slow)]
         return [*slow, (self.gamma * state.c, state.fast), (-self.gamma * state.c, state.copy)] if self.gamma else slow
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """P <- P - fast_lr c g; lines of P - Q to W, while Q follows P."""
         columns, n_lines = self.transfer_columns, transfer.n_lines(state.fast, self.transfer_columns)
-        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
-        transfer_lr = self.transfer_lr * (lr if self.scale_transfer_lr else 1.0)
+        fast_lr = scaled(self, "fast_lr", lr)
+        transfer_lr = scaled(self, "transfer_lr", lr)
         Q = transfer.lines_of(state.Q, columns)
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
             state.fast.write(part.scaled(state.c[..., 0]), fast_lr)
@@ -110,12 +111,5 @@ class Rider:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """Two arrays, Q, and an array for its copy; lines are read and written as one more sample."""
-        n_lines, values = shape[::-1] if self.transfer_columns else shape
-        batch = batch_size if self.units_in_mbatch else None
-        return cost(
-            shape,
-            arrays=3 if self.gamma else 2,
-            digital=shape[0] * shape[1],
-            transfers=lines_per_sample(self.transfer_every, self.n_reads or n_lines, batch_size=batch),
-            flops_per_transfer=4.0 * values,
-        )
+        arrays = 3 if self.gamma else 2
+        return transfer.cost(self, shape, batch_size, arrays=arrays, digital=shape[0] * shape[1], flops_per_value=4.0)

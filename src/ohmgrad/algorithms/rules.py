@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
+
+from ohmgrad.crossbar.elements import Step
 
 
 def need(
@@ -16,18 +21,22 @@ def need(
 ) -> None:
     """Raise ValueError where a field breaks its rule.
 
-    positive: finite and > 0. not_negative: finite and >= 0. share: in [0, 1]. counts: whole and >= 1.
+    positive: finite and > 0. not_negative: finite and >= 0. share: in [0, 1]. counts: whole and >= 1. Of a tensor, a
+    value for each replica, all have to hold.
     """
     family = type(settings).__name__
-    for name in positive:
-        if not 0 < getattr(settings, name) < math.inf:
-            raise ValueError(f"{family} needs {name} > 0, got {getattr(settings, name)}")
-    for name in not_negative:
-        if not 0 <= getattr(settings, name) < math.inf:
-            raise ValueError(f"{family} needs {name} >= 0, got {getattr(settings, name)}")
-    for name in share:
-        if not 0 <= getattr(settings, name) <= 1:
-            raise ValueError(f"{family} needs {name} in [0, 1], got {getattr(settings, name)}")
+    rules: tuple[tuple[tuple[str, ...], str, Callable[[Any], Any]], ...] = (
+        (positive, "> 0", lambda v: (v > 0) & (v < math.inf)),
+        (not_negative, ">= 0", lambda v: (v >= 0) & (v < math.inf)),
+        (share, "in [0, 1]", lambda v: (v >= 0) & (v <= 1)),
+    )
+    for names, rule, holds in rules:
+        for name in names:
+            value = getattr(settings, name)
+            if isinstance(value, Tensor):
+                value = next((v for v in value.flatten().tolist() if not holds(v)), 1.0)
+            if not holds(value):
+                raise ValueError(f"{family} needs {name} {rule}, got {value}")
     for name in counts:
         value = getattr(settings, name)
         if value is not None and not (isinstance(value, int) and value >= 1):
@@ -42,3 +51,9 @@ def need_lines(settings: Any, n_lines: int) -> None:
             f"{type(settings).__name__} needs n_reads <= {n_lines}, the matrix's {what}, got {settings.n_reads}; "
             f"None reads them all"
         )
+
+
+def scaled(settings: Any, name: str, lr: Step) -> Step:
+    """A step of the settings as it is now: times the optimizer's lr where `scale_` that name says so."""
+    step = getattr(settings, name)
+    return step * lr if getattr(settings, f"scale_{name}") else step

@@ -16,6 +16,7 @@ from ohmgrad.algorithms.analog_sgd import AnalogSGD
 from ohmgrad.algorithms.rules import need
 from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import Algorithm, NewCrossbar, State
 from ohmgrad.pulses.forms import Outer, Update
 
@@ -58,7 +59,7 @@ class Stale:
         """As the algorithm's."""
         return self.algorithm.mixture(state.inner)
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """The gradient of `delay` mini-batches ago, while this one sets out."""
         outer = update.as_outer()
         state.pipeline.under_way.append(replace(outer, d=outer.d.detach().clone(), x=outer.x.detach().clone()))

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import transfer
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
@@ -40,15 +41,15 @@ class TikiTaka:
         n_reads: lines read and written per transfer, cyclically; None means all (`n_reads_per_transfer`).
         transfer_columns: transfer columns, else rows.
         reset_prob: odds of each device of the fast crossbar to be reset after a read of its column (`with_reset_prob`).
-        random_selection: start each transfer at a random line.
+        random_selection: start each transfer at a random line, the same for all seeds and replicas.
         fast_device: devices of the fast crossbar; those of the tile by default.
 
     Raises:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
-    fast_lr: float = 1.0
-    transfer_lr: float = 1.0
+    fast_lr: Step = 1.0
+    transfer_lr: Step = 1.0
     gamma: float = 0.0
     transfer_every: int = 1
     n_reads: int | None = 1
@@ -82,10 +83,10 @@ class TikiTaka:
         slow = [(1.0, state.slow)]
         return [*slow, (self.gamma, state.fast)] if self.gamma else slow
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """fast <- fast - fast_lr g; every `transfer_every` steps: slow <- slow + transfer_lr fast, by lines."""
-        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
-        transfer_lr = self.transfer_lr * (lr if self.scale_transfer_lr else 1.0)
+        fast_lr = scaled(self, "fast_lr", lr)
+        transfer_lr = scaled(self, "transfer_lr", lr)
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
             state.fast.write(part, fast_lr)
             if is_due:
@@ -107,6 +108,4 @@ class TikiTaka:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """Two arrays; each line transferred is read and written as one more sample."""
-        n = self.n_reads or shape[1 if self.transfer_columns else 0]
-        batch = batch_size if self.units_in_mbatch else None
-        return cost(shape, arrays=2, transfers=lines_per_sample(self.transfer_every, n, batch_size=batch))
+        return transfer.cost(self, shape, batch_size)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ohmgrad.algorithms import transfer
 from ohmgrad.algorithms.buffer import filling_rate, fire
-from ohmgrad.algorithms.rules import need, need_lines
-from ohmgrad.crossbar.cost import Cost, cost, lines_per_sample
+from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
@@ -51,8 +52,8 @@ class TikiTakaV2:
         ValueError: a value breaks its rule; in `init`, if n_reads is more than the matrix has lines.
     """
 
-    fast_lr: float = 1.0
-    transfer_lr: float = 1.0
+    fast_lr: Step = 1.0
+    transfer_lr: Step = 1.0
     gamma: float = 0.0
     transfer_every: int = 1
     n_reads: int | None = 1
@@ -88,9 +89,9 @@ class TikiTakaV2:
         slow = [(1.0, state.slow)]
         return [*slow, (self.gamma, state.fast)] if self.gamma else slow
 
-    def update(self, state: State, update: Update, lr: float) -> None:
+    def update(self, state: State, update: Update, lr: Step) -> None:
         """Pulses to the fast crossbar; its lines, one after the other, to the buffer; full places to the slow one."""
-        fast_lr = self.fast_lr * (lr if self.scale_fast_lr else 1.0)
+        fast_lr = scaled(self, "fast_lr", lr)
         n_lines = transfer.n_lines(state.fast, self.transfer_columns)
         H, rate = transfer.lines_of(state.buffer, self.transfer_columns), filling_rate(self, state.fast, lr)
         for part, is_due in transfer.cut(update, self.transfer_every, state.step, in_batches=self.units_in_mbatch):
@@ -109,13 +110,6 @@ class TikiTakaV2:
 
     def cost(self, shape: tuple[int, int], batch_size: int = 1) -> Cost:
         """Two arrays and a buffer; a line read fills it, and is written by one slot."""
-        n_lines, values = shape[::-1] if self.transfer_columns else shape
-        batch = batch_size if self.units_in_mbatch else None
-        return cost(
-            shape,
-            arrays=2,
-            digital=shape[0] * shape[1],
-            transfers=lines_per_sample(self.transfer_every, self.n_reads or n_lines, batch_size=batch),
-            slots_per_transfer=self.max_pulses,
-            flops_per_transfer=2.0 * values,
+        return transfer.cost(
+            self, shape, batch_size, digital=shape[0] * shape[1], slots=self.max_pulses, flops_per_value=2.0
         )

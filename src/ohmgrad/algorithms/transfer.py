@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ohmgrad import random
+from ohmgrad.crossbar.cost import SLOTS, Cost, lines_per_sample
+from ohmgrad.crossbar.cost import cost as cost_of
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.pulses.forms import Outer, Update
 
 
@@ -79,10 +83,41 @@ def read_lines(bar: Crossbar, lines: Tensor, columns: bool) -> Tensor:
     return bar.read_columns(lines) if columns else bar.read_rows(lines)
 
 
-def write_lines(bar: Crossbar, lines: Tensor, values: Tensor, lr: float, columns: bool) -> None:
+def write_lines(bar: Crossbar, lines: Tensor, values: Tensor, lr: Step, columns: bool) -> None:
     """Add lr * values, (*replica, n, values), to distinct lines through the devices, one pulse cycle each."""
     if columns:
         bar.write_columns(lines, values, lr)
     else:
         rows = one_hot(lines.to(values.device), bar.shape[0]).to(values.dtype)
         bar.write(Outer(rows.expand(*values.shape[:-2], -1, -1), values), -lr)
+
+
+def cost(
+    settings: Any,
+    shape: tuple[int, int],
+    batch_size: int,
+    *,
+    arrays: int = 2,
+    digital: int = 0,
+    slots: float = SLOTS,
+    flops_per_value: float = 0.0,
+    times: float = 1.0,
+) -> Cost:
+    """The cost of an algorithm that transfers lines from one array to another.
+
+    Args:
+        settings: the algorithm's (Any: they share fields, not a class).
+        slots: of each line written. flops_per_value: digital operations for each value read.
+        times: transfers for each one that `transfer_every` counts.
+    """
+    n_lines, values = shape[::-1] if settings.transfer_columns else shape
+    batch = batch_size if settings.units_in_mbatch else None
+    lines = times * lines_per_sample(settings.transfer_every, settings.n_reads or n_lines, batch_size=batch)
+    return cost_of(
+        shape,
+        arrays=arrays,
+        digital=digital,
+        transfers=lines,
+        slots_per_transfer=slots,
+        flops_per_transfer=flops_per_value * values,
+    )

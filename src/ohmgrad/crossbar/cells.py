@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
+from ohmgrad.crossbar import elements
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Counters
 from ohmgrad.devices.cells import Cell
@@ -105,9 +106,9 @@ class Cells(nn.Module):
         """As `Crossbar.pulse`."""
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
 
-    def write(self, update: Update, lr: float) -> None:
+    def write(self, update: Update, lr: elements.Step) -> None:
         """As `Crossbar.write`, one mini-batch for the cells' rule."""
-        self.send(update, lr)
+        self.send(*elements.step_for_all(update, lr))
         self.end_batch()
 
     @abstractmethod
@@ -123,7 +124,7 @@ class Cells(nn.Module):
         """What follows a mini-batch; nothing in most kinds of cells."""
 
     @abstractmethod
-    def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
+    def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
         """As `Crossbar.write_columns`, one mini-batch for the cells' rule."""
 
     @abstractmethod

@@ -189,9 +189,9 @@ class Crossbar(nn.Module):
         if not is_compiling() and isinstance(self.update, PulsedUpdate):
             self._known = elements.alike(x, d)
 
-    def write(self, update: Update, lr: float) -> None:
-        """An update of any form: w moves by -lr times it in the mean, through the devices."""
-        lr = op.finite(lr)
+    def write(self, update: Update, lr: elements.Step) -> None:
+        """An update of any form: w moves by -lr times it in the mean; lr (*replica, 1, 1) is one for each replica."""
+        update, lr = elements.step_for_all(update, lr)
         self._check_update(update)
         if update.digital_memory:
             self.digital_memory.clamp_(min=update.digital_memory)
@@ -212,9 +212,10 @@ class Crossbar(nn.Module):
             self._move(-lr * update.as_dense(), slice(None), n_cycles)
 
     @torch.no_grad()
-    def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
+    def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
-        lr, columns = op.finite(lr), elements.column_numbers(columns, self.shape[1])
+        values, lr = (values * lr, 1.0) if isinstance(lr, Tensor) else (values, op.finite(lr))
+        columns = elements.column_numbers(columns, self.shape[1])
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1])

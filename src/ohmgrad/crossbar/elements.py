@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from ohmgrad.devices.base import Device, draw
+from ohmgrad.pulses import op
+from ohmgrad.pulses.forms import Update
+
+Step = float | Tensor  # one for all replicas, or (*replica, 1, 1): one for each
 
 TensorGuards: Any = None
 try:  # tells in one call what public names tell in ten: 0.2 us instead of 0.9, of 6 for a pulse on a small crossbar
@@ -76,6 +80,13 @@ def draw_all(devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], d
         values = [torch.as_tensor(p.get(name, NEUTRAL.get(name)), dtype=dtype).expand(shape) for p in drawn]
         planes[name] = torch.stack(values).reshape(*seeds.shape, *shape)
     return planes
+
+
+def step_for_all(update: Update, lr: Step) -> tuple[Update, float]:
+    """The update and its step, where each replica has a step of its own with that in the update. Raises ValueError."""
+    if isinstance(lr, Tensor) and lr.dim():
+        return update.scaled(lr[..., 0]), 1.0
+    return update, op.finite(lr)  # type: ignore[arg-type]  # a tensor without dimensions is a number
 
 
 def column_numbers(columns: Tensor, n: int, what: str = "columns") -> Tensor:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ohmgrad.crossbar import elements
 from ohmgrad.crossbar.cells import Cells
 from ohmgrad.devices.cells import OneSidedCell
 from ohmgrad.pulses.forms import Dense, Update
@@ -43,11 +44,11 @@ class OneSidedCells(Cells):
         minus.write(replace(outer, d=-d_above, x=x_above), step)
         minus.write(replace(outer, d=-d_below, x=x_below), step)
 
-    def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
+    def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
         """As `Crossbar.write_columns`, one mini-batch for the refresh."""
-        wanted, (plus, minus) = values if lr > 0.0 else -values, self.bars
-        plus.write_columns(columns, wanted.relu(), abs(lr))
-        minus.write_columns(columns, (-wanted).relu(), abs(lr))
+        wanted, (plus, minus) = values * lr, self.bars
+        plus.write_columns(columns, wanted.relu(), 1.0)
+        minus.write_columns(columns, (-wanted).relu(), 1.0)
         self.end_batch()
 
     def set_weight(self, weight: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ohmgrad import random
 from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.input_range import InputRange, LearnedRange
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.numbers import number
@@ -71,8 +72,8 @@ class Algorithm(Protocol):
         """The gains and crossbars whose sum both passes read; a gain may be a plane (*replica, out, in) of signs."""
         ...
 
-    def update(self, state: State, update: Update, lr: float) -> None:
-        """Move the represented weight along -lr times the update, by pulses."""
+    def update(self, state: State, update: Update, lr: Step) -> None:
+        """Move the represented weight along -lr times the update, by pulses; lr as in `Crossbar.write`."""
         ...
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:
@@ -296,10 +297,13 @@ class Tile(nn.Module):
         self.waiting.append(update)
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
+    def step(self, lr: Step) -> None:
         """Send all waiting updates through the algorithm as one mini-batch, and forget them; then devices relax.
 
         Time passes with each mini-batch, for every crossbar of the tile, also where nothing waits.
+
+        Args:
+            lr: one step for all replicas, or (*replica, 1, 1), one for each.
         """
         waiting, self.waiting, self._lost = self.waiting, [], 0
         with exactly(self.handle):
@@ -309,7 +313,7 @@ class Tile(nn.Module):
             for bar in self.crossbars:
                 bar.relax()
 
-    def _send(self, update: Update, lr: float) -> None:
+    def _send(self, update: Update, lr: Step) -> None:
         """An update of W as one of W_t = W / a, which moves by 1 / a times what W is to move by."""
         if self.scale is not None:
             factor = 1.0 / float(self.scale.mean()) if self.mapping.weight_scaling_lr_compensation else 1.0

@@ -7,6 +7,7 @@ from typing import cast
 from torch import Tensor
 
 from ohmgrad import random
+from ohmgrad.crossbar import elements
 from ohmgrad.crossbar.cells import Cells
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.devices.cells import VectorCell
@@ -26,7 +27,7 @@ class VectorCells(Cells):
         for bar, sign in self._chosen():
             bar.write(update, sign * lr)
 
-    def write_columns(self, columns: Tensor, values: Tensor, lr: float) -> None:
+    def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
         """As `Crossbar.write_columns`, one mini-batch for the policy."""
         for bar, sign in self._chosen():
             bar.write_columns(columns, values, sign * lr)
