@@ -22,6 +22,10 @@ from ohmgrad.devices.presets import asymmetric_linear
 
 # Reads of 0.1 fill the buffer: ten of them for each unit read.
 BUFFERED = {"fast_lr": 0.6, "scale_transfer_lr": False, "buffer_granularity": 10.0, "forget_buffer": False}
+TRACKED = {
+    "fast_lr": 0.5, "transfer_lr": 0.1, "tracking_rate": 0.5, "gamma": 0.5, "scale_fast_lr": False,
+    "scale_transfer_lr": False,
+}  # fmt: skip
 CASES = {
     # g     fast: -0.6 g from A                H: + 10 A             W: one pulse where |H| >= 1
     # 0.2   -0.12                              -1.2, leaves -0.2     0.4 - 0.014 = 0.386
@@ -98,11 +102,27 @@ CASES = {
     ),
     # P = -0.1, Q half of it, W = 0.4 - 0.005 (1 + 0.4). P = 0.12, Q = -0.025 + 0.06, W = 0.393 + 0.0085 (1 - 0.393).
     "Rider": (
-        Rider(fast_lr=0.5, transfer_lr=0.1, tracking_rate=0.5, gamma=0.5, scale_fast_lr=False, scale_transfer_lr=False),
+        Rider(**TRACKED),
         [
             (0.2, {"fast": -0.1, "Q": -0.05, "slow": 0.393, "read": 0.368}),
             (-0.4, {"fast": 0.12, "Q": 0.035, "slow": 0.3981595, "read": 0.4406595}),
         ],
+    ),
+    # c flips after each transfer, the copy of Q with it: the passes see W - (P - copy)/2 after the first, and plus after
+    # the second; the second gradient goes to P, and what is transferred comes back, with the other sign.
+    # 0.2    P = -0.1   Q = -0.05    W: - 0.1 0.05 (1 + 0.4)       copy -0.05
+    # -0.4   -0.1 - 0.2 (1 - 0.1)    Q = -0.165   W: + 0.0115 (1 - 0.393)
+    "E-RIDER": (
+        Rider(**TRACKED, chop_prob=1.0),
+        [
+            (0.2, {"fast": -0.1, "Q": -0.05, "c": -1.0, "copy": -0.05, "slow": 0.393, "read": 0.418}),
+            (-0.4, {"fast": -0.28, "Q": -0.165, "c": 1.0, "copy": -0.165, "slow": 0.3999805, "read": 0.3424805}),
+        ],
+    ),
+    # Where c does not flip the copy stays as it was: the passes see W + P/2.
+    "E-RIDER, no flip": (
+        Rider(**TRACKED, chop_prob=1e-9),
+        [(0.2, {"fast": -0.1, "Q": -0.05, "c": 1.0, "copy": 0.0, "slow": 0.393, "read": 0.343})],
     ),
     # lr = 0.1. W = 0.4 - 0.02 (1 + 0.4), one step late.
     "Stale": (Stale(delay=1), [(0.2, {"read": 0.4}), (-0.3, {"read": 0.372}), (0.0, {"read": 0.372 + 0.03 * 0.628})]),

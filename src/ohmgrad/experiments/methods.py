@@ -17,6 +17,7 @@ from ohmgrad.algorithms import (
     TikiTaka,
     TikiTakaV2,
 )
+from ohmgrad.crossbar.elements import Step
 from ohmgrad.crossbar.tile import Algorithm
 
 
@@ -33,15 +34,15 @@ class Method:
     ranges: Mapping[str, tuple[float, float]]
     strength: str
 
-    def tuned(self, settings: Mapping[str, float]) -> Algorithm:
-        """With some of its settings set."""
+    def tuned(self, settings: Mapping[str, Step]) -> Algorithm:
+        """With some of its settings set; a tensor (*replica, 1, 1) is one for each replica."""
         return replace(self.algorithm, **settings)
 
 
 # Whole matrices after each mini-batch: the papers' form, and the cheapest to simulate.
 WHOLE: dict[str, Any] = {"n_reads": None, "units_in_mbatch": True}
 BUFFERED: dict[str, Any] = {**WHOLE, "forget_buffer": False}
-FAST, TRANSFER = (0.03, 3.0), (0.3, 30.0)
+FAST, TRANSFER = (0.03, 10.0), (0.3, 30.0)
 METHODS: dict[str, Method] = {
     "analog-sgd": Method("Analog SGD", AnalogSGD(), {}, "has nothing against asymmetry, and is the cheapest"),
     "tiki-taka": Method(
@@ -88,7 +89,7 @@ METHODS: dict[str, Method] = {
     "multi-tile": Method(
         "multi-tile",
         MultiTile(fast_lr=0.1, scale_fast_lr=False, gamma=0.3, **WHOLE),
-        {"fast_lr": FAST, "transfer_lr": (0.01, 0.3)},
+        {"fast_lr": FAST, "transfer_lr": (0.01, 1.0)},
         "composes a weight from several tiles of few states",
     ),
     "rider": Method(
