@@ -108,8 +108,8 @@ CASES = {
             (-0.4, {"fast": 0.12, "Q": 0.035, "slow": 0.3981595, "read": 0.4406595}),
         ],
     ),
-    # c flips after each transfer, the copy of Q with it: the passes see W - (P - copy)/2 after the first, and plus after
-    # the second; the second gradient goes to P, and what is transferred comes back, with the other sign.
+    # c flips after each transfer, and the copy of Q is renewed: the passes see W - (P - copy)/2 after the first, and
+    # plus after the second; the second gradient goes to P, and what is transferred comes back, with the other sign.
     # 0.2    P = -0.1   Q = -0.05    W: - 0.1 0.05 (1 + 0.4)       copy -0.05
     # -0.4   -0.1 - 0.2 (1 - 0.1)    Q = -0.165   W: + 0.0115 (1 - 0.393)
     "E-RIDER": (

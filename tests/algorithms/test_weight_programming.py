@@ -30,7 +30,7 @@ def with_settings(name: str, **settings):
 
 
 def intake(name: str, mu: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """E16: what a transfer adds to buffer and slow crossbar, per unit of rate, where there is a gradient, and elsewhere.
+    """E16: what a transfer adds to buffer and slow crossbar, per unit of rate: where there is a gradient, and off it.
 
     5 x 5, dw_min = 0.05, lr = 0.1, auto_granularity 200, fast_lr 1. Samples x ~ N(0, 1) and d = 0.2 x + 0.8 y make a
     mean gradient of 0.2 on the diagonal, and 0 off it. 50 matrices, four chopper periods of 250 samples after two.

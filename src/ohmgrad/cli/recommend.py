@@ -119,9 +119,7 @@ def _cost(algorithm: Any) -> dict[str, float]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    view = Table(
-        title="ranked by loss on digits; geometric mean ± standard error over seeds, each with its own search"
-    )
+    view = Table(title="ranked by loss on digits; geometric mean ± standard error over seeds, each with its own search")
     for column in ("", "digits: loss", "accuracy (%)", "quadratic: error", "arrays", "digital numbers", "ns a sample"):
         view.add_column(column, justify="right" if column else "left")
     for row in rows:

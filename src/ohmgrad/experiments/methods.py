@@ -42,9 +42,10 @@ class Method:
 # Whole matrices after each mini-batch: the papers' form, and the cheapest to simulate.
 WHOLE: dict[str, Any] = {"n_reads": None, "units_in_mbatch": True}
 BUFFERED: dict[str, Any] = {**WHOLE, "forget_buffer": False}
-FAST, TRANSFER = (0.03, 10.0), (0.3, 30.0)
+FAST, TRANSFER = (0.03, 3.0), (0.3, 30.0)
+ALONE = {"lr": (0.01, 10.0)}  # where the optimizer's step is the only one
 METHODS: dict[str, Method] = {
-    "analog-sgd": Method("Analog SGD", AnalogSGD(), {}, "has nothing against asymmetry, and is the cheapest"),
+    "analog-sgd": Method("Analog SGD", AnalogSGD(), ALONE, "has nothing against asymmetry, and is the cheapest"),
     "tiki-taka": Method(
         "Tiki-Taka",
         TikiTaka(fast_lr=0.1, scale_fast_lr=False, **WHOLE),
@@ -72,7 +73,7 @@ METHODS: dict[str, Method] = {
         "measures its reference while it trains, so no symmetric point matters",
     ),
     "mixed-precision": Method(
-        "mixed precision", MixedPrecision(), {}, "sums gradients digitally, and pays a digital update for it"
+        "mixed precision", MixedPrecision(), ALONE, "sums gradients digitally, and pays a digital update for it"
     ),
     "residual-learning": Method(
         "residual learning",
@@ -89,7 +90,7 @@ METHODS: dict[str, Method] = {
     "multi-tile": Method(
         "multi-tile",
         MultiTile(fast_lr=0.1, scale_fast_lr=False, gamma=0.3, **WHOLE),
-        {"fast_lr": FAST, "transfer_lr": (0.01, 1.0)},
+        {"fast_lr": FAST, "transfer_lr": (0.01, 0.3)},
         "composes a weight from several tiles of few states",
     ),
     "rider": Method(
