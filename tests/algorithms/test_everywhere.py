@@ -173,7 +173,12 @@ NEW = (TikiTakaV2, ChoppedTikiTakaV2, AGAD, ResidualLearning, MultiTile, Rider)
         (MultiTile, {"n_tiles": 1}, "n_tiles >= 2, got 1"),
         (MultiTile, {"gamma": 1.0}, r"gamma in \(0, 1\), got 1.0"),
         (Rider, {"tracking_rate": 0.0}, "tracking_rate > 0, got 0.0"),
-        (MixedPrecision, {"x_bins": 1}, "2 bins or more, or 0 for none, got 1 and 0"),
+        (MixedPrecision, {"x_bins": 1}, "2 whole bins or more, or 0 for none, got 1 and 0"),
+        (MixedPrecision, {"d_bins": 2.5}, "2 whole bins or more, or 0 for none, got 0 and 2.5"),
+        (Rider, {"gamma": "0.1"}, "a number as gamma, got '0.1'"),
+        (AGAD, {"n_reads": True}, "a whole n_reads >= 1, got True"),
+        (MultiTile, {"transfer_lr": torch.tensor([[[0.1]], [[-0.1]]])}, "transfer_lr > 0, got -0.1"),
+        (TikiTakaV2, {"gamma": torch.ones(2, 1, 1)}, "a number as gamma, got tensor"),
         (MixedPrecision, {"granularity": -1e-3}, "granularity > 0, got -0.001"),
         (Stale, {"delay": 0}, "a whole delay >= 1, got 0"),
     ],
@@ -181,6 +186,28 @@ NEW = (TikiTakaV2, ChoppedTikiTakaV2, AGAD, ResidualLearning, MultiTile, Rider)
 def test_wrong_values(kind, options, message):
     with pytest.raises(ValueError, match=f"{kind.__name__} needs {message}"):
         kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (TikiTaka, {"fast_device": "ecram"}, "a device or None as fast_device, got 'ecram'"),
+        (Rider, {"scale_fast_lr": "no"}, "True or False as scale_fast_lr, got 'no'"),
+        (Stale, {"algorithm": TikiTaka}, "an algorithm to delay, such as .* got <class"),
+    ],
+)
+def test_wrong_kinds(kind, options, message):
+    with pytest.raises(TypeError, match=f"{kind.__name__} needs {message}"):
+        kind(**options)
+
+
+def test_steps_of_a_wrong_shape():
+    message = r"lr needs a number, or a tensor \(\*replica, 1, 1\), got the shape \(2,\)"
+    with pytest.raises(ValueError, match=f"TikiTaka's fast_{message}"):
+        TikiTaka(fast_lr=torch.ones(2))
+    tile = Tile(torch.zeros(2, 3, 3), algorithm=AnalogSGD(), crossbar={"device": asymmetric_linear()}, seed=[0, 1])
+    with pytest.raises(ValueError, match=message):
+        tile.algorithm.update(tile.state, Outer(torch.ones(2, 1, 3), torch.ones(2, 1, 3)), torch.ones(2))
 
 
 @pytest.mark.parametrize(

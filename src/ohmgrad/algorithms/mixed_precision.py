@@ -61,8 +61,10 @@ class MixedPrecision:
         )
         if self.granularity is not None:
             need(self, positive=("granularity",))
-        if 1 in (self.x_bins, self.d_bins):
-            raise ValueError(f"MixedPrecision needs 2 bins or more, or 0 for none, got {self.x_bins} and {self.d_bins}")
+        if any(n == 1 or n != int(n) for n in (self.x_bins, self.d_bins)):
+            raise ValueError(
+                f"MixedPrecision needs 2 whole bins or more, or 0 for none, got {self.x_bins} and {self.d_bins}"
+            )
 
     def init(self, new_crossbar: NewCrossbar, weight: Tensor) -> State:
         """One crossbar, which holds the weight, and the digital sums."""

@@ -43,13 +43,15 @@ class Pipeline(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Stale:
-    """Any algorithm, with gradients that arrive `delay` mini-batches late, >= 1. Raises ValueError otherwise."""
+    """Any algorithm, with gradients that arrive `delay` mini-batches late, >= 1. Raises ValueError or TypeError otherwise."""
 
     algorithm: Algorithm = field(default_factory=AnalogSGD)
     delay: int = 1
 
     def __post_init__(self) -> None:
         need(self, counts=("delay",))
+        if isinstance(self.algorithm, type) or not hasattr(self.algorithm, "update"):
+            raise TypeError(f"Stale needs an algorithm to delay, such as AnalogSGD(), got {self.algorithm!r}")
 
     def init(self, new_crossbar: NewCrossbar, weight: Tensor) -> State:
         """The algorithm's own, and nothing under way."""

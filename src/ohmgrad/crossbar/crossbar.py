@@ -214,7 +214,7 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
-        values, lr = (values * lr, 1.0) if isinstance(lr, Tensor) else (values, op.finite(lr))
+        values, lr = elements.values_for_all(values, lr)
         columns = elements.column_numbers(columns, self.shape[1])
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):

@@ -84,9 +84,25 @@ def draw_all(devices: Sequence[Device], seeds: Tensor, shape: tuple[int, int], d
 
 def step_for_all(update: Update, lr: Step) -> tuple[Update, float]:
     """The update and its step, where each replica has a step of its own with that in the update. Raises ValueError."""
-    if isinstance(lr, Tensor) and lr.dim():
-        return update.scaled(lr[..., 0]), 1.0
+    if (own := own_steps("lr", lr)) is not None:
+        return update.scaled(own[..., 0]), 1.0
     return update, op.finite(lr)  # type: ignore[arg-type]  # a tensor without dimensions is a number
+
+
+def values_for_all(values: Tensor, lr: Step) -> tuple[Tensor, float]:
+    """As `step_for_all`, of the values of columns, (*replica, n, out)."""
+    if (own := own_steps("lr", lr)) is not None:
+        return values * own, 1.0
+    return values, op.finite(lr)  # type: ignore[arg-type]  # as above
+
+
+def own_steps(name: str, step: Step) -> Tensor | None:
+    """The step if it is one for each replica, None if it is one for all. Raises ValueError where it has neither shape."""
+    if not isinstance(step, Tensor) or step.dim() == 0:
+        return None
+    if step.shape[-2:] != (1, 1):
+        raise ValueError(f"{name} needs a number, or a tensor (*replica, 1, 1), got the shape {tuple(step.shape)}")
+    return step
 
 
 def column_numbers(columns: Tensor, n: int, what: str = "columns") -> Tensor:
