@@ -43,7 +43,11 @@ class Pipeline(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Stale:
-    """Any algorithm, with gradients that arrive `delay` mini-batches late, >= 1. Raises ValueError or TypeError otherwise."""
+    """Any algorithm, with gradients that arrive `delay` mini-batches late, >= 1.
+
+    Raises:
+        ValueError: delay breaks its rule. TypeError: what is to be delayed is no algorithm.
+    """
 
     algorithm: Algorithm = field(default_factory=AnalogSGD)
     delay: int = 1

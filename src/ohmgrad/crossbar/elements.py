@@ -97,7 +97,7 @@ def values_for_all(values: Tensor, lr: Step) -> tuple[Tensor, float]:
 
 
 def own_steps(name: str, step: Step) -> Tensor | None:
-    """The step if it is one for each replica, None if it is one for all. Raises ValueError where it has neither shape."""
+    """The step if it is one for each replica, None if it is one for all. Raises ValueError where it is neither."""
     if not isinstance(step, Tensor) or step.dim() == 0:
         return None
     if step.shape[-2:] != (1, 1):
