@@ -214,8 +214,7 @@ class Crossbar(nn.Module):
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
         """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
-        values, lr = elements.values_for_all(values, lr)
-        columns = elements.column_numbers(columns, self.shape[1])
+        (values, lr), columns = elements.values_for_all(values, lr), elements.column_numbers(columns, self.shape[1])
         self._check("values", values, len(columns), self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1])
