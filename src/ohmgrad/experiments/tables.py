@@ -10,6 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+import torch
+
 T = TypeVar("T")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 NONE = "none"  # TOML has no word for None
@@ -57,8 +59,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         ValueError: it is of another type.
     """
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        (inner,) = (h for h in typing.get_args(hint) if h is not types.NoneType)  # X | None, no other unions
-        return None if value == NONE else typed(value, inner, where)
+        # X | None, and float | Tensor, of which a file has the number; no other unions
+        (inner,) = (h for h in typing.get_args(hint) if h not in (types.NoneType, torch.Tensor))
+        may_be_none = types.NoneType in typing.get_args(hint)
+        return None if may_be_none and value == NONE else typed(value, inner, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} needs a section, [{where}] with keys below, got {reprlib.repr(value)}")

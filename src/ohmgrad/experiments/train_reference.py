@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from ohmgrad.devices import Device
 from ohmgrad.experiments.train_settings import MAY_BE_ABSENT, PICKS, PLAIN, SECTIONS
 from ohmgrad.files import write
@@ -88,9 +90,9 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _inner(hint: Any) -> Any:
-    """X of X | None."""
+    """X of X | None, and of X | Tensor."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        (hint,) = (h for h in typing.get_args(hint) if h is not types.NoneType)
+        (hint,) = (h for h in typing.get_args(hint) if h not in (types.NoneType, torch.Tensor))
     return hint
 
 
