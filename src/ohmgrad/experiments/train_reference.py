@@ -104,7 +104,7 @@ def _words(hint: Any) -> str:
         words = f"list of {KINDS[args[0]]}s" if args[-1] is Ellipsis else f"list of {len(args)} {KINDS[args[0]]}s"
     else:
         words = KINDS.get(inner, "section")
-    return words if inner is hint else f'{words}, or "none"'
+    return f'{words}, or "none"' if types.NoneType in typing.get_args(hint) else words
 
 
 def _toml(value: Any) -> str:
