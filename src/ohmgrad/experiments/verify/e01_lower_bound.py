@@ -1,8 +1,7 @@
 """The lower bound of Analog SGD is met by an instance: its constant is 1, not the printed 4.
 
-f = (w - w_star)^2 / 2 on the asymmetric linear device, with gradient noise of two values, sigma sqrt((1 - p)/p) with
-odds p = (1 - w/tau)/2 and -sigma sqrt(p/(1 - p)) else, which the device turns into the largest drift. In D equal
-coordinates with shared noise all move alike; one stands for them.
+f = (w - w_star)^2 / 2 on the asymmetric linear device, with gradient noise of two values that the device turns into
+the largest drift (`ohmgrad.theory.instances.LowerBound`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.planted import doubled_asymmetry
-from ohmgrad.experiments.verify.quadratic import Noise, Rest, quadratic, rest
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, equal, of_groups
-from ohmgrad.theory import asymmetry
+from ohmgrad.theory import Descent, descend
+from ohmgrad.theory.instances import LowerBound
 
 PLANTED = (doubled_asymmetry,)
 
@@ -28,7 +26,7 @@ PLANTED = (doubled_asymmetry,)
 class Settings:
     """lrs: steps, the constant being read off at 0.
 
-    times: over how many times 1 / lr a run is averaged. side: side x side runs. within: tolerance.
+    times: over how many times 1 / lr a run is averaged. within: tolerance.
     """
 
     w_star: float = 0.25
@@ -36,7 +34,7 @@ class Settings:
     tau: float = 1.0
     lrs: tuple[float, ...] = (0.02, 0.01, 0.005)
     times: float = 20.0
-    side: int = 100
+    runs: int = 10_000
     within: float = 0.02
     seed: int = 0
 
@@ -44,62 +42,47 @@ class Settings:
 QUICK = Settings(lrs=(0.04, 0.02), times=10.0, within=0.06)
 
 
-def resting_point(w_star: float, sigma: float, tau: float) -> float:
-    """Where g = -(w/tau) E|g| with E|g| = -(w/tau) g + sigma sqrt(1 - (w/tau)^2)."""
+def resting_point(instance: LowerBound) -> float:
+    """Where g = -(w/tau) E|g|, with E|g| = sigma sqrt(1 - (w/tau)^2) - g w/tau; D = L = 1."""
 
     def imbalance(w: float) -> float:
-        return w - w_star + sigma * (w / tau) / math.sqrt(1.0 - (w / tau) ** 2)
+        share = w / instance.tau
+        return w - instance.w_star + instance.sigma * share / math.sqrt(1.0 - share**2)
 
-    return float(optimize.brentq(imbalance, 0.0, w_star))
-
-
-def two_valued_noise(sigma: float | Tensor, share: float | Tensor) -> Noise:
-    """The instance's noise at w = share tau; numbers, or one for each value of a sweep, (sweep, 1, 1)."""
-    p = (1.0 - torch.as_tensor(share, dtype=torch.float64)) / 2.0
-    up, down = sigma * ((1.0 - p) / p).sqrt(), -sigma * (p / (1.0 - p)).sqrt()
-
-    def noise(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
-        return torch.where(torch.rand(shape, generator=generator, dtype=torch.float64) < p, up, down)
-
-    return noise
+    return float(optimize.brentq(imbalance, 0.0, instance.w_star))
 
 
-def simulate(settings: Settings, lr: float) -> Rest:
-    """The instance from its resting point on; watched: S(w)."""
-    device = asymmetric_linear(settings.tau)
-    w = resting_point(settings.w_star, settings.sigma, settings.tau)
-    return rest(
-        AnalogSGD(),
-        device,
-        quadratic(settings.w_star),
-        noise=two_valued_noise(settings.sigma, w / settings.tau),
+def simulate(instance: LowerBound, *, lr: float, times: float, runs: int, seed: int) -> Descent:
+    """Analog SGD on the instance, from its resting point on, averaged once in a quarter of 1 / lr."""
+    return descend(
+        instance,
+        device=asymmetric_linear(instance.tau),
         lr=lr,
-        start=w,
         settle=round(4 / lr),
-        steps=round(settings.times / lr),
-        seed=settings.seed,
-        shape=(settings.side, settings.side),
-        watch=lambda w: asymmetry(device, w[..., None, None]),
+        steps=round(times / lr),
+        every=max(1, round(0.1 / lr)),
+        replicas=runs,
+        start=resting_point(instance),
+        seed=seed,
     )
 
 
 def run(settings: Settings) -> Verdict:
     """Ratios of the squared gradient to sigma^2 S_K at each step, and their intercept at 0."""
-    lrs = torch.tensor(settings.lrs, dtype=torch.float64)
-    rests = [simulate(settings, lr) for lr in settings.lrs]
-    squared, S, w = (torch.stack([getattr(r, name).flatten() for r in rests]) for name in ("squared", "watched", "w"))
-    bound = settings.sigma**2
+    lrs, bound = torch.tensor(settings.lrs, dtype=torch.float64), settings.sigma**2
+    instance = LowerBound(tau=settings.tau, w_star=settings.w_star, sigma=settings.sigma)
+    rest = [simulate(instance, lr=lr, times=settings.times, runs=settings.runs, seed=settings.seed) for lr in settings.lrs]
+    squared, S = (torch.stack([getattr(r, name) for r in rest]) for name in ("mean_squared", "mean_asymmetry"))
+    gradient = torch.stack([r.gradient.flatten() for r in rest])
 
     def intercept(y: Tensor) -> float:
         return float(torch.linalg.lstsq(torch.stack([torch.ones_like(lrs), lrs], -1), y[:, None]).solution[0, 0])
 
-    of_mean = of_groups(lambda w, S: intercept((w - settings.w_star).square() / (bound * S)), w, S)
     of_square = of_groups(lambda g, S: intercept(g / (bound * S)), squared, S)
+    of_mean = of_groups(lambda g, S: intercept(g.square() / (bound * S)), gradient, S)
+    each = [of_groups(lambda g, S: float(g / (bound * S)), g, s) for g, s in zip(squared, S, strict=True)]
+    points = [Point("measured", lr, e.value, e.half_width, 1.0) for lr, e in zip(settings.lrs, each, strict=True)]
     because = "a straight line in lr leaves terms of lr^2; the printed constant would be 4, a doubled G gives 4.4"
-    points = [
-        Point("mean squared gradient", lr, e.value, e.half_width, 1.0)
-        for lr, e in zip(settings.lrs, (of_groups(lambda g, S: g / (bound * S), g, s) for g, s in zip(squared, S, strict=True)), strict=True)
-    ]  # fmt: skip
     return Verdict(
         name="E1",
         title="lower-bound instance",

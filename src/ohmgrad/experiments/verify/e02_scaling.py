@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ohmgrad.algorithms import AnalogSGD
-from ohmgrad.devices.presets import asymmetric_linear
-from ohmgrad.experiments.verify.e01_lower_bound import resting_point, two_valued_noise
+from ohmgrad.experiments.verify.e01_lower_bound import resting_point, simulate
 from ohmgrad.experiments.verify.planted import bounds_ignored
-from ohmgrad.experiments.verify.quadratic import quadratic, rest
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, equal, of_groups, slope, worst
+from ohmgrad.theory.instances import LowerBound
 
 PLANTED = (bounds_ignored,)
 
@@ -29,39 +27,27 @@ class Settings:
     sigmas: tuple[float, ...] = (0.025, 0.05, 0.1)
     lr: float = 0.02
     times: float = 16.0
-    side: int = 100
+    runs: int = 10_000
     within: float = 0.05
     seed: int = 0
 
 
-QUICK = Settings(taus=(1.0, 2.0), sigmas=(0.05, 0.1), lr=0.04, times=10.0, side=70, within=0.15)
+QUICK = Settings(taus=(1.0, 2.0), sigmas=(0.05, 0.1), lr=0.08, times=10.0, runs=3000, within=0.2)
 
 
-def gaps(settings: Settings, cases: list[tuple[float, float]], lr: float) -> Tensor:
-    """w - w_star of each run for each tau and sigma, (cases, runs)."""
-    w = [resting_point(settings.w_star, sigma, tau) for tau, sigma in cases]
-    tau, sigma, start = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (*zip(*cases, strict=True), w))
-    result = rest(
-        AnalogSGD(),
-        [asymmetric_linear(tau) for tau, _ in cases],
-        quadratic(settings.w_star),
-        noise=two_valued_noise(sigma, start / tau),
-        lr=lr,
-        start=start,
-        settle=round(4 / lr),
-        steps=round(settings.times / lr),
-        seed=settings.seed,
-        shape=(settings.side, settings.side),
-    )
-    return result.w.flatten(1) - settings.w_star
+def gaps(settings: Settings, instances: list[LowerBound], lr: float) -> Tensor:
+    """w - w_star of each run on each instance, (instances, runs)."""
+    options = {"lr": lr, "times": settings.times, "runs": settings.runs, "seed": settings.seed}
+    return torch.stack([simulate(instance, **options).gradient.flatten() for instance in instances])
 
 
 def run(settings: Settings) -> Verdict:
     """Squared mean gradients, their slopes, and how far they are from sigma^2 S where theory says that w rests."""
     taus, sigmas = settings.taus, settings.sigmas
     cases = [(tau, max(sigmas)) for tau in taus] + [(min(taus), sigma) for sigma in sigmas]
-    gap = 2.0 * gaps(settings, cases, settings.lr / 2.0) - gaps(settings, cases, settings.lr)
-    theory = [(resting_point(settings.w_star, s, t) - settings.w_star) ** 2 for t, s in cases]
+    instances = [LowerBound(tau=tau, w_star=settings.w_star, sigma=sigma) for tau, sigma in cases]
+    gap = 2.0 * gaps(settings, instances, settings.lr / 2.0) - gaps(settings, instances, settings.lr)
+    theory = [(resting_point(instance) - settings.w_star) ** 2 for instance in instances]
     errors = [of_groups(lambda g: float(g.square()), g) for g in gap]
     ratios = [e.times(1.0 / t) for e, t in zip(errors, theory, strict=True)]
     n = len(taus)

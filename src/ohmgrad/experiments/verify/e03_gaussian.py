@@ -14,7 +14,7 @@ from torch import Tensor
 from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.planted import doubled_asymmetry
-from ohmgrad.experiments.verify.quadratic import ROOT, gaussian_noise, modulus, quadratic, rest, resting_point
+from ohmgrad.experiments.verify.pairs import ROOT, modulus, rest, resting_point
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, equal, mean, of_groups, worst
 
 PLANTED = (doubled_asymmetry,)
@@ -29,11 +29,11 @@ class Settings:
     tau: float = 1.0
     sigmas: tuple[float, ...] = (0.3, 0.2, 0.1, 0.05)
     lr: float = 0.02
-    side: int = 60
+    pairs: int = 1800
     seed: int = 0
 
 
-QUICK = Settings(sigmas=(0.3, 0.1), lr=0.04, side=40)
+QUICK = Settings(sigmas=(0.3, 0.1), lr=0.04, pairs=800)
 
 
 def resting(settings: Settings, lr: float) -> tuple[Tensor, Tensor]:
@@ -44,15 +44,14 @@ def resting(settings: Settings, lr: float) -> tuple[Tensor, Tensor]:
     result = rest(
         AnalogSGD(),
         [asymmetric_linear(settings.tau)] * n,
-        quadratic(settings.w_star, settings.h),
-        noise=gaussian_noise(columns[1]),
+        lambda w: settings.h * (w - settings.w_star),
+        sigma=columns[1],
         lr=lr,
         start=columns[0],
-        settle=round(6 / lr),
-        steps=round(6 / lr),
+        settle=6.0,
+        times=6.0,
         seed=settings.seed,
-        shape=(settings.side, settings.side),
-        antithetic=True,
+        shape=(1, settings.pairs),
     )
     return result.w.flatten(1), (result.squared / (2.0 * settings.h)).flatten(1)
 

@@ -17,8 +17,9 @@ from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.devices import Device, ExponentialResponse, PowerResponse
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.planted import doubled_asymmetry
-from ohmgrad.experiments.verify.quadratic import ROOT, gaussian_noise, rest
+from ohmgrad.experiments.verify.pairs import ROOT, rest
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, at_most, equal, of_groups
+from ohmgrad.theory.instances import LeastSquares
 
 PLANTED = (doubled_asymmetry,)
 
@@ -27,7 +28,7 @@ PLANTED = (doubled_asymmetry,)
 class Settings:
     """gamma: of both responses. size: weights. samples: of the data. largest: of |w_star|, as a share of tau.
 
-    lr and lr / 2, whose results are continued to 0. runs: even.
+    lr and lr / 2, whose results are continued to 0.
     """
 
     tau: float = 1.0
@@ -38,19 +39,19 @@ class Settings:
     largest: float = 0.15
     lr: float = 0.04
     times: float = 20.0
-    runs: int = 1000
+    pairs: int = 500
     seed: int = 0
 
 
-QUICK = Settings(times=12.0, runs=400)
+QUICK = Settings(times=12.0, pairs=200)
 
 
-def problem(settings: Settings) -> tuple[Tensor, Tensor]:
-    """Hessian and solution of the least squares, from the seed."""
+def least_squares(settings: Settings) -> LeastSquares:
+    """Random data that weights of at most `largest` explain, from the seed."""
     generator = torch.Generator().manual_seed(settings.seed)
     A = torch.randn(settings.samples, settings.size, generator=generator, dtype=torch.float64)
-    w_star = 2.0 * torch.rand(settings.size, generator=generator, dtype=torch.float64) - 1.0
-    return A.mT @ A / settings.samples, w_star * settings.largest * settings.tau
+    w_star = 2.0 * torch.rand(settings.size, 1, generator=generator, dtype=torch.float64) - 1.0
+    return LeastSquares(inputs=A, targets=A @ w_star * settings.largest * settings.tau)
 
 
 def devices(settings: Settings) -> dict[str, tuple[Device, float]]:
@@ -65,32 +66,32 @@ def devices(settings: Settings) -> dict[str, tuple[Device, float]]:
     }
 
 
-def resting(settings: Settings, device: Device, H: Tensor, w_star: Tensor, start: Tensor, lr: float) -> Tensor:
+def resting(settings: Settings, device: Device, problem: LeastSquares, start: Tensor, lr: float) -> Tensor:
     """w of each pair of runs, (pairs, size)."""
     return rest(
         AnalogSGD(),
         device,
-        lambda w: (w - w_star) @ H,
-        noise=gaussian_noise(settings.noise),
+        problem.gradient,
+        sigma=settings.noise,
         lr=lr,
         start=start,
-        settle=round(8 / lr),
-        steps=round(settings.times / lr),
+        settle=8.0,
+        times=settings.times,
         seed=settings.seed,
-        shape=(settings.runs, settings.size),
-        antithetic=True,
+        shape=(settings.pairs, settings.size),
     ).w
 
 
 def run(settings: Settings) -> Verdict:
     """The strength k that the resting weights show, by least squares of H (w_star - w) on w, and their distance."""
-    H, w_star = problem(settings)
+    problem = least_squares(settings)
+    H, w_star = problem.hessian, problem.optimum[0]
     unit = settings.noise * ROOT / settings.tau
     claims: list[Claim] = []
     points = []
     for name, (device, slope) in devices(settings).items():
         ridge = torch.linalg.solve(H + unit * slope * torch.eye(settings.size).double(), H @ w_star)
-        coarse, fine = (resting(settings, device, H, w_star, ridge, lr) for lr in (settings.lr, settings.lr / 2.0))
+        coarse, fine = (resting(settings, device, problem, ridge, lr) for lr in (settings.lr, settings.lr / 2.0))
         w = (2.0 * fine - coarse).mT  # (size, pairs)
         strength = of_groups(lambda w: float((H @ (w_star - w)) @ w / (w @ w)) / unit, w)
         distance = of_groups(lambda w, ridge=ridge: float((w - ridge).norm() / ridge.norm()), w)

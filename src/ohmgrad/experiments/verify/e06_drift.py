@@ -14,7 +14,7 @@ from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.planted import doubled_asymmetry, transfer_sign_flipped
-from ohmgrad.experiments.verify.quadratic import ROOT
+from ohmgrad.experiments.verify.pairs import ROOT
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, equal, mean, of_groups
 from ohmgrad.pulses.forms import Dense
 

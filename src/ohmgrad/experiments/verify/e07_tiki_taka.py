@@ -13,7 +13,7 @@ from torch import Tensor
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.planted import symmetric_point_shifted
-from ohmgrad.experiments.verify.quadratic import gaussian_noise, quadratic, rest
+from ohmgrad.experiments.verify.pairs import rest
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, at_most, equal, mean, of_groups, slope
 
 PLANTED = (symmetric_point_shifted,)
@@ -29,30 +29,31 @@ class Settings:
     share: float = 0.1
     settle: float = 30.0
     times: float = 30.0
-    side: int = 50
+    pairs: int = 1250
     within: float = 0.1
     seed: int = 0
 
 
-QUICK = Settings(lrs=(0.08, 0.02), times=15.0, side=50, within=0.15)
+QUICK = Settings(lrs=(0.08, 0.02), times=15.0, within=0.15)
 
 
 def bias(settings: Settings, algorithm: AnalogSGD | TikiTaka, lr: float) -> Tensor:
     """w - w_star at rest of each pair of runs."""
-    run = rest(
-        algorithm,
-        asymmetric_linear(),
-        quadratic(settings.w_star),
-        noise=gaussian_noise(settings.sigma),
-        lr=lr,
-        start=settings.w_star,
-        settle=round(settings.settle / lr),
-        steps=round(settings.times / lr),
-        seed=settings.seed,
-        shape=(settings.side, settings.side),
-        antithetic=True,
+    return (
+        rest(
+            algorithm,
+            asymmetric_linear(),
+            lambda w: w - settings.w_star,
+            sigma=settings.sigma,
+            lr=lr,
+            start=settings.w_star,
+            settle=settings.settle,
+            times=settings.times,
+            seed=settings.seed,
+            shape=(1, settings.pairs),
+        ).w.flatten()
+        - settings.w_star
     )
-    return run.w.flatten() - settings.w_star
 
 
 def run(settings: Settings) -> Verdict:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ohmgrad.algorithms import TikiTaka
 from ohmgrad.devices import SoftBounds
 from ohmgrad.experiments.verify.planted import doubled_asymmetry
-from ohmgrad.experiments.verify.quadratic import ROOT, gaussian_noise, quadratic, rest
+from ohmgrad.experiments.verify.pairs import ROOT, rest
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, equal, mean, of_groups
 
 PLANTED = (doubled_asymmetry,)
@@ -30,12 +30,12 @@ class Settings:
     gammas: tuple[float, ...] = (0.4, 0.8)
     lr: float = 0.04
     share: float = 0.25
-    side: int = 40
+    pairs: int = 800
     within: float = 0.06
     seed: int = 0
 
 
-QUICK = Settings(offsets=(0.1, 0.3), lr=0.08, side=40, within=0.12)
+QUICK = Settings(offsets=(0.1, 0.3), lr=0.08, within=0.12)
 
 
 def linear(c: float) -> SoftBounds:
@@ -50,15 +50,14 @@ def bias(settings: Settings, gamma: float, lr: float) -> Tensor:
     result = rest(
         TikiTaka(fast_lr=lr, transfer_lr=settings.share * lr, gamma=gamma, **own),
         [linear(c) for c in settings.offsets],
-        quadratic(settings.w_star, settings.h),
-        noise=gaussian_noise(settings.sigma),
+        lambda w: settings.h * (w - settings.w_star),
+        sigma=settings.sigma,
         lr=lr,
         start=settings.w_star + expected,
-        settle=round(14 / lr),
-        steps=round(10 / lr),
+        settle=14.0,
+        times=10.0,
         seed=settings.seed,
-        shape=(settings.side, settings.side),
-        antithetic=True,
+        shape=(1, settings.pairs),
     )
     return result.w.flatten(1) - settings.w_star
 

@@ -16,7 +16,7 @@ from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import Device, Ideal
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.planted import doubled_asymmetry
-from ohmgrad.experiments.verify.quadratic import modulus
+from ohmgrad.experiments.verify.pairs import modulus
 from ohmgrad.experiments.verify.verdict import Claim, Estimate, Panel, Point, Verdict, equal, mean
 from ohmgrad.pulses.forms import Dense
 
