@@ -71,7 +71,9 @@ def run(settings: Settings) -> Verdict:
     """Ratios of the squared gradient to sigma^2 S_K at each step, and their intercept at 0."""
     lrs, bound = torch.tensor(settings.lrs, dtype=torch.float64), settings.sigma**2
     instance = LowerBound(tau=settings.tau, w_star=settings.w_star, sigma=settings.sigma)
-    rest = [simulate(instance, lr=lr, times=settings.times, runs=settings.runs, seed=settings.seed) for lr in settings.lrs]
+    rest = [
+        simulate(instance, lr=lr, times=settings.times, runs=settings.runs, seed=settings.seed) for lr in settings.lrs
+    ]
     squared, S = (torch.stack([getattr(r, name) for r in rest]) for name in ("mean_squared", "mean_asymmetry"))
     gradient = torch.stack([r.gradient.flatten() for r in rest])
 

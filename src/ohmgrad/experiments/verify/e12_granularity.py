@@ -97,7 +97,9 @@ def run(settings: Settings) -> Verdict:
         lambda f: float(f.sqrt()) / dead, distances(settings, steps[0], settings.lr, "deterministic", 2.0 * dead)
     )
     ratios = [e.times(1.0 / t) for e, t in zip(measured, theory, strict=True)]
-    points = [Point("stochastic", dw, e.value, e.half_width, t) for dw, e, t in zip(steps, measured, theory, strict=True)]
+    points = [
+        Point("stochastic", dw, e.value, e.half_width, t) for dw, e, t in zip(steps, measured, theory, strict=True)
+    ]
     return Verdict(
         name="E12",
         title="floor of granularity",

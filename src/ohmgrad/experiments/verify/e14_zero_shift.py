@@ -1,7 +1,7 @@
 """Zero-shifting: alternating pulses lead to the symmetric point, in a number that goes as 1 / dw_min.
 
-On q_up = (1 + c)(1 - w), q_down = (1 - c)(1 + w): 2 ln(e/t) / (2 dw_min) pulses from distance e to t, in the end half a
-step below; with random signs states scatter by a variance dw_min (1 - c^2)^2 / 2.
+On q_up = (1 + c)(1 - w), q_down = (1 - c)(1 + w): 2 ln(e/t) / (2 dw_min) pulses from distance e to t, in the end a state
+lies (1 - c)(1 - c^2) dw_min / 2 below; with random signs states scatter by a variance dw_min (1 - c^2)^2 / 2.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run(settings: Settings) -> Verdict:
     counts = [float(pulses_needed(settings, dw)) for dw in steps]
     theory = [pulses_to_symmetric_point(linear(settings.c, dw), settings.start, settings.tolerance) for dw in steps]
     ratios = [Estimate(n / t) for n, t in zip(counts, theory, strict=True)]
-    half = [dw * (1.0 - settings.c**2) / 2.0 for dw in settings.random_steps]
+    half = [dw * (1.0 - settings.c) * (1.0 - settings.c**2) / 2.0 for dw in settings.random_steps]
     gaps = [Estimate(left(settings, dw) / h) for dw, h in zip(settings.random_steps, half, strict=True)]
     ends = [scattered(settings, dw) for dw in settings.random_steps]
     law = [dw * (1.0 - settings.c**2) ** 2 / 2.0 for dw in settings.random_steps]
@@ -91,7 +91,7 @@ def run(settings: Settings) -> Verdict:
               because="a pair leaves an offset of the order of a step, which the count sees at the coarsest"),
         equal("pulses over ln(e/t) / dw_min, worst of all", 1.0, worst(ratios, 1.0), within=6.0 * max(steps) + 0.001,
               because="the same offset over the tolerance"),
-        equal("distance below the point in the end over half a step, worst", 1.0,
+        equal("distance below the point in the end over (1 - c) half a step, worst", 1.0,
               worst(gaps, 1.0), within=0.05, because="first order in dw_min"),
         equal("random signs: mean state", settings.c, of_groups(float, ends[-1]), within=0.01, because="exact; chance alone"),
         equal("random signs: variance over dw_min (1 - c^2)^2 / 2, worst", 1.0, worst(spreads, 1.0), within=0.15,

@@ -58,9 +58,7 @@ def changes(
 ) -> Tensor:
     """Of every weight, (out, columns), when row i is asked to move by -lr d_i; d is (1, out)."""
     weight = torch.full((d.shape[1], columns), start, dtype=torch.float64)
-    bar = Crossbar(
-        (d.shape[1], columns), device=device, update=update, seed=seed, weight=weight, dtype=torch.float64
-    )
+    bar = Crossbar((d.shape[1], columns), device=device, update=update, seed=seed, weight=weight, dtype=torch.float64)
     bar.pulse(torch.ones(1, columns, dtype=torch.float64), d.double(), lr)
     return bar.weight - weight
 

@@ -47,6 +47,13 @@ def of_groups(function: Callable[..., float], *samples: Tensor) -> Estimate:
     return Estimate(float(value), float(values.double().std()) / math.sqrt(GROUPS) * _quantile(GROUPS))
 
 
+def of_runs(above: Tensor, below: Tensor) -> Estimate:
+    """Ratio of two means over the same few runs, (runs,), with the error of pairs."""
+    a, b = above.double(), below.double()
+    ratio = float(a.mean() / b.mean())
+    return Estimate(ratio, mean(a - ratio * b).half_width / float(b.mean()))
+
+
 def slope(x: Tensor, y: Tensor) -> float:
     """Of y against x by least squares on doubly logarithmic axes; (n,)."""
     u, v = x.double().log(), y.double().log()
@@ -137,15 +144,16 @@ class Panel:
 class Verdict:
     """What one experiment found.
 
-    name: "E1". title: a few words. statement: what theory says. source: where. settings: of the run, as it was.
+    name: "E1". title: a few words. statement: what theory says. source: where. error: what ended it before its time.
     """
 
     name: str
     title: str
     statement: str
     source: str
-    claims: tuple[Claim, ...]
+    claims: tuple[Claim, ...] = ()
     panels: tuple[Panel, ...] = ()
+    error: str = ""
 
     @property
     def holds(self) -> bool:
