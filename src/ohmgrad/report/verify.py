@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,8 @@ def accepted(claim: Claim) -> str:
     """
     low, high = claim.accepted
     if math.isinf(low):
-        return f"<= {high:.6g}"
-    return f">= {low:.6g}" if math.isinf(high) else f"{low:.6g} ... {high:.6g}"
+        return f"<= {high:.9g}"
+    return f">= {low:.9g}" if math.isinf(high) else f"{low:.9g} ... {high:.9g}"
 
 
 def interval(claim: Claim) -> str:
@@ -44,22 +42,22 @@ def interval(claim: Claim) -> str:
 def table(verdict: Verdict, seconds: float) -> Table:
     """One experiment on the screen."""
     end = "holds" if verdict.holds else "FAILS"
-    view = Table(title=f"{verdict.name} {verdict.title}: {end} ({seconds:.1f} s)", title_justify="left", expand=True)
-    view.add_column("claim", ratio=5)
+    view = Table(title=f"{verdict.name} {verdict.title}: {end} ({seconds:.1f} s)", title_justify="left")
+    view.add_column("claim, and why that much is accepted")
     for column in ("predicted", f"measured [{CONFIDENCE:.1%} interval]", "accepted"):
-        view.add_column(column, justify="right", ratio=2)
-    view.add_column("", width=5)
+        view.add_column(column, justify="right")
+    view.add_column("")
     for claim in verdict.claims:
-        words = (
-            claim.what,
-            f"{claim.predicted:.5g}",
-            interval(claim),
-            accepted(claim),
-            "holds" if claim.holds else "FAILS",
-        )
-        view.add_row(*(word.replace("[", r"\[") for word in words))
-    view.caption = f"{verdict.statement}. {verdict.source}." if verdict.statement else verdict.error.replace("[", r"\[")
+        what = f"{_escaped(claim.what)}\n[dim]{_escaped(claim.because)}[/dim]"
+        end = "holds" if claim.holds else "FAILS"
+        view.add_row(what, f"{claim.predicted:.5g}", _escaped(interval(claim)), accepted(claim), end)
+    view.caption = f"{verdict.statement}. {verdict.source}." if verdict.statement else _escaped(verdict.error)
     return view
+
+
+def _escaped(text: str) -> str:
+    """Brackets that are none of rich's."""
+    return text.replace("[", r"\[")
 
 
 def plain(verdict: Verdict, **more: Any) -> dict[str, Any]:
@@ -170,9 +168,8 @@ def verdict_rows(results: dict[str, Any]) -> str:
         for claim in map(_claim, experiment["claims"]):
             end = "holds" if claim.holds else "**fails**"
             what = claim.what.replace("|", "\\|")
-            lines.append(
-                f"| {experiment['name']} | {what} | {claim.predicted:.5g} | {interval(claim)} | {accepted(claim)} | {end} |"
-            )
+            numbers = f"{claim.predicted:.5g} | {interval(claim)} | {accepted(claim)}"
+            lines.append(f"| {experiment['name']} | {what} | {numbers} | {end} |")
     return "\n".join(lines)
 
 
@@ -212,9 +209,3 @@ def filled(page: str, results: dict[str, Any]) -> str:
             raise ValueError(f"the page needs a part between <!-- {name} --> and <!-- end -->")
         page = page[:start] + f"<!-- {name} -->\n" + rows + page[end:]
     return page
-
-
-if __name__ == "__main__":
-    results, page = (Path(argument) for argument in sys.argv[1:])
-    text = filled(page.read_text(encoding="utf-8"), json.loads(results.read_text(encoding="utf-8")))
-    write(page, lambda p: p.write_text(text, encoding="utf-8"))

@@ -66,13 +66,26 @@ def run(settings: Settings) -> Verdict:
         statement="the asymptotic error sigma^2 S falls as 1 / tau^2 and rises as sigma^2",
         source="Wu et al. 2024, Thm. 2 and 3",
         claims=(
-            equal("slope of the error with tau", -2.0, with_tau, within=tolerance[0], because=f"{because} {exact[0]:.2f}"),
-            equal("slope of the error with sigma", 2.0, with_sigma, within=tolerance[1], because=f"{because} {exact[1]:.2f}"),
-            equal("error over sigma^2 S at the exact resting point, worst of all", 1.0, worst(ratios, 1.0),
-                  within=2.0 * settings.within, because="terms of lr^2 remain"),
+            equal(
+                "slope of the error with tau", -2.0, with_tau, within=tolerance[0], because=f"{because} {exact[0]:.2f}"
+            ),
+            equal(
+                "slope of the error with sigma",
+                2.0,
+                with_sigma,
+                within=tolerance[1],
+                because=f"{because} {exact[1]:.2f}",
+            ),
+            equal(
+                "error over sigma^2 S at the exact resting point, worst of all",
+                1.0,
+                worst(ratios, 1.0),
+                within=2.0 * settings.within,
+                because="terms of lr^2 remain",
+            ),
         ),
         panels=(
             Panel(x="tau", y="squared mean gradient", points=tuple(points[:n])),
             Panel(x="sigma", y="squared mean gradient", points=tuple(points[n:])),
         ),
-    )  # fmt: skip
+    )

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.devices.presets import asymmetric_linear
-from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.pairs import ROOT, modulus, rest, resting_point
+from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, equal, mean, of_groups, worst
 
 PLANTED = (doubled_asymmetry,)
@@ -82,15 +82,35 @@ def run(settings: Settings) -> Verdict:
         statement="E g = -(w/tau) E|g|: w rests at h w_star / (h + sigma sqrt(2/pi)/tau), to first order in w - w_star",
         source="Wu et al. 2025, Thm. 1; technical reference, E3",
         claims=(
-            equal("w at rest, first order", first, mean(w[0]), within=0.004,
-                  because="E|g + noise| exceeds sigma sqrt(2/pi) by a term of second order in g / sigma"),
+            equal(
+                "w at rest, first order",
+                first,
+                mean(w[0]),
+                within=0.004,
+                because="E|g + noise| exceeds sigma sqrt(2/pi) by a term of second order in g / sigma",
+            ),
             equal("w at rest, exact", at, mean(w[0]), within=5e-4, because="terms of lr^2 remain"),
-            equal("w - w_star over the exact one, worst of all sigma", 1.0, worst(off, 1.0), within=0.02,
-                  because="terms of lr^2 remain"),
-            equal("floor of the loss over h/2 (w - w_star)^2 at lr = 0, worst", 1.0, worst(floors, 1.0), within=0.03,
-                  because="terms of lr^2 remain; a doubled G would give about 3.3"),
-            equal("squared gradient over sigma^2 (w/tau)^2", 2.0 / torch.pi * (modulus(h * (at - w_star), sigma) / (sigma * ROOT)) ** 2,
-                  gradient, within=0.03, because="2/pi, times the exact E|g|^2 over its value at g = 0"),
+            equal(
+                "w - w_star over the exact one, worst of all sigma",
+                1.0,
+                worst(off, 1.0),
+                within=0.02,
+                because="terms of lr^2 remain",
+            ),
+            equal(
+                "floor of the loss over h/2 (w - w_star)^2 at lr = 0, worst",
+                1.0,
+                worst(floors, 1.0),
+                within=0.03,
+                because="terms of lr^2 remain; a doubled G would give about 3.3",
+            ),
+            equal(
+                "squared gradient over sigma^2 (w/tau)^2",
+                2.0 / torch.pi * (modulus(h * (at - w_star), sigma) / (sigma * ROOT)) ** 2,
+                gradient,
+                within=0.03,
+                because="2/pi, times the exact E|g|^2 over its value at g = 0",
+            ),
         ),
         panels=(Panel(x="sigma", y="w_star - w at rest", points=tuple(points)),),
-    )  # fmt: skip
+    )

@@ -72,10 +72,19 @@ def run(settings: Settings) -> Verdict:
         source="Wu et al. 2024, Thm. 9; Wu et al. 2025, Thm. 6",
         claims=(
             at_most("largest |grad f| in the end", 1e-12, Estimate(float(d[-1].abs().max())), because="roundings of w"),
-            equal("rate over lr (1 -+ w_star/tau), worst of all", 1.0, worst(factors, 1.0), within=1e-3,
-                  because="the response changes along the way, by less than 1e-4 of the range"),
-            at_most("mean squared gradient over 2 (f0 - f_star) / (lr K (1 - W_max^2/tau^2))", 1.0, Estimate(excess),
-                    because="the theorem's bound, for lr <= 1"),
+            equal(
+                "rate over lr (1 -+ w_star/tau), worst of all",
+                1.0,
+                worst(factors, 1.0),
+                within=1e-3,
+                because="the response changes along the way, by less than 1e-4 of the range",
+            ),
+            at_most(
+                "mean squared gradient over 2 (f0 - f_star) / (lr K (1 - W_max^2/tau^2))",
+                1.0,
+                Estimate(excess),
+                because="the theorem's bound, for lr <= 1",
+            ),
         ),
         panels=(Panel(x="w_star / tau", y="rate of convergence", points=tuple(points), log_x=False, log_y=False),),
-    )  # fmt: skip
+    )

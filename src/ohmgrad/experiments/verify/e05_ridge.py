@@ -16,8 +16,8 @@ from torch import Tensor
 from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.devices import Device, ExponentialResponse, PowerResponse
 from ohmgrad.devices.presets import asymmetric_linear
-from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.pairs import ROOT, rest
+from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, at_most, equal, of_groups
 from ohmgrad.theory.instances import LeastSquares
 
@@ -57,12 +57,11 @@ def least_squares(settings: Settings) -> LeastSquares:
 def devices(settings: Settings) -> dict[str, tuple[Device, float]]:
     """Each device with its R'(0) tau."""
     tau, gamma = settings.tau, settings.gamma
-    bounds = {"w_max": tau, "w_min": -tau}
     slope = gamma * math.exp(gamma) / math.expm1(gamma)
     return {
         "linear": (asymmetric_linear(tau), 1.0),
-        "power": (PowerResponse(gamma=gamma, **bounds), gamma),
-        "exponential": (ExponentialResponse(gamma_up=gamma, gamma_down=gamma, **bounds), slope),
+        "power": (PowerResponse(gamma=gamma, w_max=tau, w_min=-tau), gamma),
+        "exponential": (ExponentialResponse(gamma_up=gamma, gamma_down=gamma, w_max=tau, w_min=-tau), slope),
     }
 
 
@@ -97,11 +96,20 @@ def run(settings: Settings) -> Verdict:
         distance = of_groups(lambda w, ridge=ridge: float((w - ridge).norm() / ridge.norm()), w)
         points.append(Point("measured k", slope, strength.value, strength.half_width, slope))
         claims += [
-            equal(f"{name}: k over s sqrt(2/pi)/tau", slope, strength, within=0.06 * slope,
-                  because="R is not straight up to |w_star|, and E|g| exceeds s sqrt(2/pi), each by a few percent"),
-            at_most(f"{name}: distance to the ridge solution, relative", 0.02, distance,
-                    because="the reference's 2 % for s/tau small"),
-        ]  # fmt: skip
+            equal(
+                f"{name}: k over s sqrt(2/pi)/tau",
+                slope,
+                strength,
+                within=0.06 * slope,
+                because="R is not straight up to |w_star|, and E|g| exceeds s sqrt(2/pi), each by a few percent",
+            ),
+            at_most(
+                f"{name}: distance to the ridge solution, relative",
+                0.02,
+                distance,
+                because="the reference's 2 % for s/tau small",
+            ),
+        ]
     return Verdict(
         name="E5",
         title="the penalty is ridge",

@@ -13,8 +13,8 @@ from torch import Tensor
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.presets import asymmetric_linear
-from ohmgrad.experiments.verify.planted import doubled_asymmetry, transfer_sign_flipped
 from ohmgrad.experiments.verify.pairs import ROOT
+from ohmgrad.experiments.verify.planted import doubled_asymmetry, transfer_sign_flipped
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, equal, mean, of_groups
 from ohmgrad.pulses.forms import Dense
 
@@ -54,9 +54,14 @@ def run(settings: Settings) -> Verdict:
     sgd, _ = steps(AnalogSGD(), noise, settings)
     predicted = -settings.alpha / settings.tau * settings.sigma * ROOT * settings.w
     claims: list[Claim] = [
-        equal("drift of Analog SGD over -(alpha/tau) E|eps| w", 1.0, mean(sgd).times(1.0 / predicted), within=0.02,
-              because="chance alone")
-    ]  # fmt: skip
+        equal(
+            "drift of Analog SGD over -(alpha/tau) E|eps| w",
+            1.0,
+            mean(sgd).times(1.0 / predicted),
+            within=0.02,
+            because="chance alone",
+        )
+    ]
     points = []
     for beta in settings.betas:
         algorithm = TikiTaka(
@@ -67,11 +72,21 @@ def run(settings: Settings) -> Verdict:
         along = of_groups(lambda a, b: float(a / b), odd * half.flatten(), half.flatten().square())
         name = f"Tiki-Taka, beta = {beta:g}"
         claims += [
-            equal(f"{name}: drift over that of Analog SGD, over beta", 1.0, ratio.times(1.0 / beta), within=1e-6,
-                  because="pair by pair, up to roundings"),
-            equal(f"{name}: step along the noise over -alpha beta", 1.0, along.times(-1.0 / (settings.alpha * beta)),
-                  within=1e-6, because="pair by pair, up to roundings"),
-        ]  # fmt: skip
+            equal(
+                f"{name}: drift over that of Analog SGD, over beta",
+                1.0,
+                ratio.times(1.0 / beta),
+                within=1e-6,
+                because="pair by pair, up to roundings",
+            ),
+            equal(
+                f"{name}: step along the noise over -alpha beta",
+                1.0,
+                along.times(-1.0 / (settings.alpha * beta)),
+                within=1e-6,
+                because="pair by pair, up to roundings",
+            ),
+        ]
         points.append(Point("Tiki-Taka / Analog SGD", beta, ratio.value, ratio.half_width, beta))
     return Verdict(
         name="E6",

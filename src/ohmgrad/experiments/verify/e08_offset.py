@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ohmgrad.algorithms import TikiTaka
 from ohmgrad.devices import SoftBounds
-from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.pairs import ROOT, rest
+from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, equal, mean, of_groups
 
 PLANTED = (doubled_asymmetry,)
@@ -73,17 +73,27 @@ def run(settings: Settings) -> Verdict:
         slopes.append(at_zero)
         fitted = of_groups(lambda b: float((b * c).sum() / c.square().sum()), at_zero)
         claims.append(
-            equal(f"bias over c at lr = 0, gamma = {gamma:g}", slope, fitted, within=settings.within * slope,
-                  because="of first order in c and sigma; terms of order lr remain")
-        )  # fmt: skip
+            equal(
+                f"bias over c at lr = 0, gamma = {gamma:g}",
+                slope,
+                fitted,
+                within=settings.within * slope,
+                because="of first order in c and sigma; terms of order lr remain",
+            )
+        )
         for offset, e in zip(settings.offsets, map(mean, at_zero), strict=True):
             points.append(Point(f"gamma = {gamma:g}", offset, e.value, e.half_width, slope * offset))
     low, high = slopes[0], slopes[-1]
     ratio = of_groups(lambda a, b: float((a * c).sum() / (b * c).sum()), low, high)
     claims.append(
-        equal("bias at the smallest gamma over that at the largest", 1.0, ratio, within=1.5 * settings.within,
-              because="gamma mends nothing; terms of order lr remain")
-    )  # fmt: skip
+        equal(
+            "bias at the smallest gamma over that at the largest",
+            1.0,
+            ratio,
+            within=1.5 * settings.within,
+            because="gamma mends nothing; terms of order lr remain",
+        )
+    )
     return Verdict(
         name="E8",
         title="an offset symmetric point",

@@ -15,8 +15,8 @@ from ohmgrad.algorithms import TikiTaka
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import Device, Ideal
 from ohmgrad.devices.presets import asymmetric_linear
-from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.pairs import modulus
+from ohmgrad.experiments.verify.planted import doubled_asymmetry
 from ohmgrad.experiments.verify.verdict import Claim, Estimate, Panel, Point, Verdict, equal, mean
 from ohmgrad.pulses.forms import Dense
 
@@ -75,12 +75,26 @@ def run(settings: Settings) -> Verdict:
     for gamma in settings.gammas:
         lack = (w_star - slow)[0]
         of_lack = float((held(gamma, slow, Ideal(), w_star)[0] * lack).sum() / lack.square().sum())
-        claims.append(equal(f"P over w_star - W, gamma = {gamma:g}, times gamma", 1.0, Estimate(of_lack * gamma),
-                            within=1e-9, because="no noise, and all but converged"))  # fmt: skip
+        claims.append(
+            equal(
+                f"P over w_star - W, gamma = {gamma:g}, times gamma",
+                1.0,
+                Estimate(of_lack * gamma),
+                within=1e-9,
+                because="no noise, and all but converged",
+            )
+        )
     for g in settings.gradients:
         e, predicted = mean(saturated(settings, g)), -g * settings.tau / modulus(g, settings.sigma)
-        claims.append(equal(f"P at rest over -g tau / E|g + eps|, gamma = 0, g = {g:g}", 1.0, e.times(1.0 / predicted),
-                            within=0.04, because="exact at any step; chance alone"))  # fmt: skip
+        claims.append(
+            equal(
+                f"P at rest over -g tau / E|g + eps|, gamma = 0, g = {g:g}",
+                1.0,
+                e.times(1.0 / predicted),
+                within=0.04,
+                because="exact at any step; chance alone",
+            )
+        )
         points.append(Point("gamma = 0", g, -e.value, e.half_width, -predicted))
     return Verdict(
         name="E9",

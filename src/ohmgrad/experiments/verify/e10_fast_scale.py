@@ -15,8 +15,8 @@ from torch import Tensor
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.experiments.verify.e09_residual import fast_only
-from ohmgrad.experiments.verify.planted import bounds_ignored
 from ohmgrad.experiments.verify.pairs import ROOT, modulus
+from ohmgrad.experiments.verify.planted import bounds_ignored
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, at_least, at_most, equal, of_groups, slope, worst
 from ohmgrad.pulses.forms import Dense
 
@@ -92,13 +92,26 @@ def run(settings: Settings) -> Verdict:
         statement="E||P||^2 <= 41 L^2 tau^4 D / (c^2 sigma^2); off the optimum P falls with sigma and rises with tau",
         source="Wu et al. 2024, Thm. 4",
         claims=(
-            at_most("E P^2 over the bound, largest of all", 1.0, worst(shares, 0.0),
-                    because="the bound is loose: it is kept by far"),
-            at_most("slope of |E P| with sigma, off the optimum", -0.5, falls,
-                    because="a trend; -1 for sigma >> g, by -g tau / E|g + eps|"),
+            at_most(
+                "E P^2 over the bound, largest of all",
+                1.0,
+                worst(shares, 0.0),
+                because="the bound is loose: it is kept by far",
+            ),
+            at_most(
+                "slope of |E P| with sigma, off the optimum",
+                -0.5,
+                falls,
+                because="a trend; -1 for sigma >> g, by -g tau / E|g + eps|",
+            ),
             at_least("slope of |E P| with tau, off the optimum", 0.5, rises, because="a trend; 1 by the same formula"),
-            equal("E P^2 over alpha sigma tau sqrt(pi/8), at the optimum, worst", 1.0, worst(variances, 1.0), within=settings.within,
-                  because="first order in alpha; here P grows with sigma"),
+            equal(
+                "E P^2 over alpha sigma tau sqrt(pi/8), at the optimum, worst",
+                1.0,
+                worst(variances, 1.0),
+                within=settings.within,
+                because="first order in alpha; here P grows with sigma",
+            ),
         ),
         panels=(Panel(x="sigma", y="P", points=tuple(points)),),
-    )  # fmt: skip
+    )

@@ -49,9 +49,12 @@ def device(dw_min: float, sigma: float) -> SoftBounds:
 def sure_column(settings: Settings, lr: float, dw_min: float, sigma: float) -> Tensor:
     """Changes of `rows` elements of one column whose x is certain: row 0 asks for whole slots."""
     bar = Crossbar(
-        (settings.rows + 1, 1), device=device(dw_min, sigma), update=PulsedUpdate(), seed=settings.seed,
+        (settings.rows + 1, 1),
+        device=device(dw_min, sigma),
+        update=PulsedUpdate(),
+        seed=settings.seed,
         dtype=torch.float64,
-    )  # fmt: skip
+    )
     d = torch.full((1, settings.rows + 1), settings.share, dtype=torch.float64)
     d[0, 0] = 1.0
     bar.pulse(torch.ones(1, 1, dtype=torch.float64), d, lr)
@@ -62,9 +65,13 @@ def random_lines(settings: Settings, lr: float, dw_min: float) -> tuple[Tensor, 
     """Changes of two crosspoints of one row, x = (0.5, 0.7) beside 1 and d = 0.9 beside 1, in every replica."""
     n = settings.replicas
     bar = Crossbar(
-        (2, 3), device=device(dw_min, 0.0), update=PulsedUpdate(), seed=settings.seed, replicas=(n,),
+        (2, 3),
+        device=device(dw_min, 0.0),
+        update=PulsedUpdate(),
+        seed=settings.seed,
+        replicas=(n,),
         dtype=torch.float64,
-    )  # fmt: skip
+    )
     x, d = (torch.tensor([[v]], dtype=torch.float64).expand(n, 1, -1) for v in ((1.0, 0.5, 0.7), (1.0, 0.9)))
     bar.pulse(x.contiguous(), d.contiguous(), lr)
     return -bar.weight[:, 1, 1], -bar.weight[:, 1, 2]
@@ -95,20 +102,39 @@ def run(settings: Settings) -> Verdict:
     one = variance(right).times(1.0 / (dw**2 * slots * 0.63 * 0.37))
     because = "exact; chance alone"
     claims: list[Claim] = [
-        equal("mean over alpha |x d|, worst of all", 1.0, worst(means, 1.0), within=settings.within / 2.0, because=because),
-        equal("variance over alpha |x d| dw_min (1 - p + sigma_c^2): lr swept, worst", 1.0, worst(ratios[:n], 1.0),
-              within=settings.within, because=because),
-        equal("the same: dw_min swept, worst", 1.0, worst(ratios[n : n + k], 1.0), within=settings.within, because=because),
-        equal("the same: sigma_c swept, worst", 1.0, worst(ratios[n + k :], 1.0), within=settings.within, because=because),
+        equal(
+            "mean over alpha |x d|, worst of all", 1.0, worst(means, 1.0), within=settings.within / 2.0, because=because
+        ),
+        equal(
+            "variance over alpha |x d| dw_min (1 - p + sigma_c^2): lr swept, worst",
+            1.0,
+            worst(ratios[:n], 1.0),
+            within=settings.within,
+            because=because,
+        ),
+        equal(
+            "the same: dw_min swept, worst", 1.0, worst(ratios[n : n + k], 1.0), within=settings.within, because=because
+        ),
+        equal(
+            "the same: sigma_c swept, worst", 1.0, worst(ratios[n + k :], 1.0), within=settings.within, because=because
+        ),
         equal("the same: rows and columns random", 1.0, one, within=1.5 * settings.within, because=because),
-        equal("covariance in a row over dw_min^2 BL p_x p_x' p_d (1 - p_d)", 1.0, both.times(1.0 / shared),
-              within=6.0 * settings.within, because="chance alone; independent counts would give 0"),
-    ]  # fmt: skip
+        equal(
+            "covariance in a row over dw_min^2 BL p_x p_x' p_d (1 - p_d)",
+            1.0,
+            both.times(1.0 / shared),
+            within=6.0 * settings.within,
+            because="chance alone; independent counts would give 0",
+        ),
+    ]
     panels = [
-        Panel(x=x, y="variance of a train", points=tuple(
-            Point(x, point[i], point[3].value, point[3].half_width, point[4]) for point in part))
+        Panel(
+            x=x,
+            y="variance of a train",
+            points=tuple(Point(x, point[i], point[3].value, point[3].half_width, point[4]) for point in part),
+        )
         for i, x, part in ((0, "lr", points[:n]), (1, "dw_min", points[n : n + k]))
-    ]  # fmt: skip
+    ]
     return Verdict(
         name="E11",
         title="statistics of pulse trains",

@@ -43,7 +43,9 @@ class Settings:
 QUICK = Settings(steps=(0.1, 0.05, 0.02, 0.01), runs=1500, times=20.0, within=0.1)
 
 
-def distances(settings: Settings, dw_min: float, lr: float, train: str = "stochastic", start: float = 0.0) -> Tensor:
+def distances(
+    settings: Settings, dw_min: float, lr: float, update: PulsedUpdate = PulsedUpdate(), start: float = 0.0
+) -> Tensor:
     """Mean of (w - w_star)^2 over time for each run; w_star is spread evenly over a step, for all lattices.
 
     Row 0 asks for one whole pulse, up and down in turn, which makes x certain and trains one slot long.
@@ -52,9 +54,13 @@ def distances(settings: Settings, dw_min: float, lr: float, train: str = "stocha
     device = SoftBounds(w_max=settings.tau, w_min=-settings.tau, dw_min=dw_min)
     w_star = dw_min * ((0.618034 * torch.arange(n, dtype=torch.float64)) % 1.0 - 0.5)
     bar = Crossbar(
-        (n + 1, 1), device=device, update=PulsedUpdate(train=train), seed=settings.seed, dtype=torch.float64,  # type: ignore[arg-type]
+        (n + 1, 1),
+        device=device,
+        update=update,
+        seed=settings.seed,
+        dtype=torch.float64,
         weight=torch.full((n + 1, 1), start, dtype=torch.float64),
-    )  # fmt: skip
+    )
     x, whole = torch.ones(1, 1, dtype=torch.float64), dw_min / lr
     total, n_settle, n_steps = torch.zeros(n, dtype=torch.float64), round(10 / lr), round(settings.times / lr)
     for k in range(n_settle + n_steps):
@@ -94,7 +100,8 @@ def run(settings: Settings) -> Verdict:
     quarter = of_groups(float, distances(settings, steps[middle], settings.lr / 4.0)).times(1.0 / theory[middle])
     dead = steps[0] / (2.0 * settings.lr)  # below |g| = dw_min / (2 lr) no pulse is sent
     stuck = of_groups(
-        lambda f: float(f.sqrt()) / dead, distances(settings, steps[0], settings.lr, "deterministic", 2.0 * dead)
+        lambda f: float(f.sqrt()) / dead,
+        distances(settings, steps[0], settings.lr, PulsedUpdate(train="deterministic"), 2.0 * dead),
     )
     ratios = [e.times(1.0 / t) for e, t in zip(measured, theory, strict=True)]
     points = [
@@ -106,13 +113,27 @@ def run(settings: Settings) -> Verdict:
         statement="pulse by pulse the floor of Analog SGD goes as dw_min, and no smaller step mends it",
         source="arXiv 2510.02516, Thm. 1 and 2; the walk's law: balance between neighbours",
         claims=(
-            equal("E (w - w_star)^2 over that of the walk, worst of all dw_min", 1.0, worst(ratios, 1.0), within=settings.within,
-                  because="at lr |g| > dw_min, five deviations of g or more off, a train is cut"),
-            equal("slope of the floor with dw_min, three smallest", 1.0, with_dw, within=0.2,
-                  because="first order in dw_min; the walk's own slope rises to 1.1 where dw_min nears sigma"),
+            equal(
+                "E (w - w_star)^2 over that of the walk, worst of all dw_min",
+                1.0,
+                worst(ratios, 1.0),
+                within=settings.within,
+                because="at lr |g| > dw_min, five deviations of g or more off, a train is cut",
+            ),
+            equal(
+                "slope of the floor with dw_min, three smallest",
+                1.0,
+                with_dw,
+                within=0.2,
+                because="first order in dw_min; the walk's own slope rises to 1.1 where dw_min nears sigma",
+            ),
             equal("the same ratio at a quarter of lr", 1.0, quarter, within=settings.within, because="lr cancels"),
-            at_least("|w - w_star| with trains rounded to nearest over dw_min / (2 lr)", 0.5, stuck,
-                     because="updates below half a pulse are lost: w stops where noise lifts none over that"),
+            at_least(
+                "|w - w_star| with trains rounded to nearest over dw_min / (2 lr)",
+                0.5,
+                stuck,
+                because="updates below half a pulse are lost: w stops where noise lifts none over that",
+            ),
         ),
         panels=(Panel(x="dw_min", y="E (w - w_star)^2", points=tuple(points)),),
-    )  # fmt: skip
+    )

@@ -69,18 +69,34 @@ def run(settings: Settings) -> Verdict:
         for n, (lack, expected) in enumerate(zip(gaps, published, strict=True)):
             e = of_groups(float, lack)
             points.append(Point(states, n + 1, e.value, e.half_width, expected))
-            claims.append(equal(f"{states}: mean square gap over that of the reference, {n + 1} tiles", 1.0,
-                                e.times(1.0 / expected), within=0.3,
-                                because="two digits of another program, which rounds its pulses at random"))  # fmt: skip
+            claims.append(
+                equal(
+                    f"{states}: mean square gap over that of the reference, {n + 1} tiles",
+                    1.0,
+                    e.times(1.0 / expected),
+                    within=0.3,
+                    because="two digits of another program, which rounds its pulses at random",
+                )
+            )
         n = len(published) - 1
         total = of_groups(lambda a, b: float(a / b), gaps[-1], gaps[0])
-        claims.append(at_most(f"{states}: gap of {n + 1} tiles over that of 1, against gamma^(2N/3)",
-                              1.25 * gamma ** (2.0 * n / 3.0), total,
-                              because="the theorem bounds up to a constant, here allowed a quarter"))  # fmt: skip
+        claims.append(
+            at_most(
+                f"{states}: gap of {n + 1} tiles over that of 1, against gamma^(2N/3)",
+                1.25 * gamma ** (2.0 * n / 3.0),
+                total,
+                because="the theorem bounds up to a constant, here allowed a quarter",
+            )
+        )
     two, three = (gap(settings, n, *TEN_STATES[:2], settings.hasty) for n in (2, 3))
-    claims.append(at_least("ten states, hasty: gap of 3 tiles over that of 2", 1.0,
-                           of_groups(lambda a, b: float(a / b), three, two),
-                           because="time scales that are not apart let a third tile gain nothing"))  # fmt: skip
+    claims.append(
+        at_least(
+            "ten states, hasty: gap of 3 tiles over that of 2",
+            1.0,
+            of_groups(lambda a, b: float(a / b), three, two),
+            because="time scales that are not apart let a third tile gain nothing",
+        )
+    )
     return Verdict(
         name="E13",
         title="tiles of few states",

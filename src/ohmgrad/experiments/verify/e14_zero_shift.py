@@ -1,7 +1,7 @@
 """Zero-shifting: alternating pulses lead to the symmetric point, in a number that goes as 1 / dw_min.
 
-On q_up = (1 + c)(1 - w), q_down = (1 - c)(1 + w): 2 ln(e/t) / (2 dw_min) pulses from distance e to t, in the end a state
-lies (1 - c)(1 - c^2) dw_min / 2 below; with random signs states scatter by a variance dw_min (1 - c^2)^2 / 2.
+On q_up = (1 + c)(1 - w), q_down = (1 - c)(1 + w): 2 ln(e/t) / (2 dw_min) pulses from distance e to t. In the end a
+state lies (1 - c)(1 - c^2) dw_min / 2 below; with random signs it scatters, of variance dw_min (1 - c^2)^2 / 2.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def linear(c: float, dw_min: float) -> SoftBounds:
 
 
 def pulses_needed(settings: Settings, dw_min: float) -> int:
-    """Alternating pulses, counted in pairs, until a state is within the tolerance; at most four times those predicted."""
+    """Alternating pulses, counted in pairs, to get within the tolerance; at most four times those predicted."""
     device = linear(settings.c, dw_min)
     bar = _crossbar(settings, dw_min, settings.start, (1, 1))
     n, most = 0, 4 * pulses_to_symmetric_point(device, settings.start, settings.tolerance)
@@ -87,16 +87,42 @@ def run(settings: Settings) -> Verdict:
     ]
     points = [Point("alternating", dw, n, 0.0, t) for dw, n, t in zip(steps, counts, theory, strict=True)]
     claims: list[Claim] = [
-        equal("slope of the number of pulses with dw_min", -1.0, Estimate(slope(torch.tensor(steps), torch.tensor(counts))), within=0.02,
-              because="a pair leaves an offset of the order of a step, which the count sees at the coarsest"),
-        equal("pulses over ln(e/t) / dw_min, worst of all", 1.0, worst(ratios, 1.0), within=6.0 * max(steps) + 0.001,
-              because="the same offset over the tolerance"),
-        equal("distance below the point in the end over (1 - c) half a step, worst", 1.0,
-              worst(gaps, 1.0), within=0.05, because="first order in dw_min"),
-        equal("random signs: mean state", settings.c, of_groups(float, ends[-1]), within=0.01, because="exact; chance alone"),
-        equal("random signs: variance over dw_min (1 - c^2)^2 / 2, worst", 1.0, worst(spreads, 1.0), within=0.15,
-              because="first order in dw_min"),
-    ]  # fmt: skip
+        equal(
+            "slope of the number of pulses with dw_min",
+            -1.0,
+            Estimate(slope(torch.tensor(steps), torch.tensor(counts))),
+            within=0.02,
+            because="a pair leaves an offset of the order of a step, which the count sees at the coarsest",
+        ),
+        equal(
+            "pulses over ln(e/t) / dw_min, worst of all",
+            1.0,
+            worst(ratios, 1.0),
+            within=6.0 * max(steps) + 0.001,
+            because="the same offset over the tolerance",
+        ),
+        equal(
+            "distance below the point in the end over (1 - c) half a step, worst",
+            1.0,
+            worst(gaps, 1.0),
+            within=0.05,
+            because="first order in dw_min",
+        ),
+        equal(
+            "random signs: mean state",
+            settings.c,
+            of_groups(float, ends[-1]),
+            within=0.01,
+            because="exact; chance alone",
+        ),
+        equal(
+            "random signs: variance over dw_min (1 - c^2)^2 / 2, worst",
+            1.0,
+            worst(spreads, 1.0),
+            within=0.15,
+            because="first order in dw_min",
+        ),
+    ]
     return Verdict(
         name="E14",
         title="zero-shifting",

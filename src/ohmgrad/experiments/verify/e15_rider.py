@@ -14,8 +14,8 @@ from ohmgrad.algorithms import Rider, TikiTaka
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import SoftBoundsReference
 from ohmgrad.devices.presets import asymmetric_linear
-from ohmgrad.experiments.verify.planted import reference_not_tracked
 from ohmgrad.experiments.verify.pairs import ROOT, rest
+from ohmgrad.experiments.verify.planted import reference_not_tracked
 from ohmgrad.experiments.verify.verdict import Panel, Point, Verdict, at_most, equal, mean, of_groups
 from ohmgrad.pulses.forms import Dense
 
@@ -71,9 +71,11 @@ def found(settings: Settings, chop_prob: float, gradient: float) -> Tensor:
     algorithm = Rider(fast_lr=0.1, gamma=0.0, transfer_lr=1e-18, chop_prob=chop_prob, fast_device=off(settings), **OWN)
     shape = (settings.side, settings.side)
     tile = Tile(
-        torch.zeros(shape, dtype=torch.float64), algorithm=algorithm, crossbar={"device": asymmetric_linear()},
+        torch.zeros(shape, dtype=torch.float64),
+        algorithm=algorithm,
+        crossbar={"device": asymmetric_linear()},
         seed=settings.seed,
-    )  # fmt: skip
+    )
     generator = torch.Generator().manual_seed(settings.seed)
     for _ in range(round(8 / (0.1 * settings.sigma * ROOT))):
         noise = settings.sigma * torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -103,16 +105,35 @@ def run(settings: Settings) -> Verdict:
         statement="residual learning is off by w_d sigma sqrt(2/pi), RIDER by what shrinks with its steps; Q finds w_d",
         source="arXiv 2602.21321, Thm. 3.7; technical reference, E15",
         claims=(
-            equal("bias of residual learning over w_d sigma sqrt(2/pi)", 1.0, learning.times(1.0 / expected), within=0.08,
-                  because="first order in w_d; terms of order lr"),
-            at_most("|bias| of RIDER over the same, at the smallest lr", 0.25, share, because="a trend; it vanishes with lr"),
-            at_most("bias of RIDER over that at twice the lr", 0.6, ratio,
-                    because="a trend; a half, were it proportional to lr, and less by terms of next order"),
-            equal("Q after a search without gradient", settings.point, mean(found(settings, 0.0, 0.0)), within=0.02,
-                  because="eight time constants"),
-            at_most("distance of Q from w_d under a gradient, with flips over without", 0.5,
-                    drawn[-1].times(1.0 / drawn[0].value),
-                    because="flips give the gradient no side; all runs share one sequence of flips, which their mean keeps"),
+            equal(
+                "bias of residual learning over w_d sigma sqrt(2/pi)",
+                1.0,
+                learning.times(1.0 / expected),
+                within=0.08,
+                because="first order in w_d; terms of order lr",
+            ),
+            at_most(
+                "|bias| of RIDER over the same, at the smallest lr", 0.25, share, because="a trend; it vanishes with lr"
+            ),
+            at_most(
+                "bias of RIDER over that at twice the lr",
+                0.6,
+                ratio,
+                because="a trend; a half, were it proportional to lr, and less by terms of next order",
+            ),
+            equal(
+                "Q after a search without gradient",
+                settings.point,
+                mean(found(settings, 0.0, 0.0)),
+                within=0.02,
+                because="eight time constants",
+            ),
+            at_most(
+                "distance of Q from w_d under a gradient, with flips over without",
+                0.5,
+                drawn[-1].times(1.0 / drawn[0].value),
+                because="flips give the gradient no side; their one sequence for all runs leaves a part",
+            ),
         ),
         panels=(Panel(x="lr", y="bias", points=tuple(points)),),
-    )  # fmt: skip
+    )

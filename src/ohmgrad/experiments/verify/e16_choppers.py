@@ -48,9 +48,16 @@ def algorithm(settings: Settings, kind: str, offset: float) -> Algorithm:
     fast = SoftBoundsReference(w_max=1.0, w_min=-1.0, reference_mean=-offset, ctoc="multiplicative")
     chopping = {} if kind == "Tiki-Taka v2" else {"in_chop_prob": 1.0 / settings.period, "in_chop_random": False}
     return KINDS[kind](
-        fast_lr=settings.fast_lr, transfer_lr=1e-3, scale_transfer_lr=False, n_reads=None, fast_device=fast,
-        units_in_mbatch=True, forget_buffer=False, max_pulses=10**6, **chopping,
-    )  # fmt: skip
+        fast_lr=settings.fast_lr,
+        transfer_lr=1e-3,
+        scale_transfer_lr=False,
+        n_reads=None,
+        fast_device=fast,
+        units_in_mbatch=True,
+        forget_buffer=False,
+        max_pulses=10**6,
+        **chopping,
+    )
 
 
 def intake(settings: Settings, kind: str, offset: float, gradient: float) -> Tensor:
@@ -90,14 +97,34 @@ def run(settings: Settings) -> Verdict:
         statement="an offset mu of the fast crossbar adds mu to each read of Tiki-Taka v2, 0 over two chopper periods",
         source="Rasch et al. 2024, Fig. 3",
         claims=(
-            equal("intake of Tiki-Taka v2 over mu, worst of all", 1.0, worst(plain, 1.0), within=0.05,
-                  because="P has three time constants to settle"),
-            equal("intake of chopped Tiki-Taka v2 over mu, worst of all", 0.0, worst(chopped, 0.0), within=0.03,
-                  because="flips are regular and cancel over two periods, but for what has not settled"),
-            equal("intake of AGAD over mu, worst of all", 0.0, worst(dynamic, 0.0), within=0.03,
-                  because="the reference lags behind what has not settled"),
-            equal("AGAD's intake of a gradient with the largest mu over that without", 1.0, ratio, within=0.05,
-                  because="the same noise in both; the response differs by what has not settled"),
+            equal(
+                "intake of Tiki-Taka v2 over mu, worst of all",
+                1.0,
+                worst(plain, 1.0),
+                within=0.05,
+                because="P has three time constants to settle",
+            ),
+            equal(
+                "intake of chopped Tiki-Taka v2 over mu, worst of all",
+                0.0,
+                worst(chopped, 0.0),
+                within=0.03,
+                because="flips are regular and cancel over two periods, but for what has not settled",
+            ),
+            equal(
+                "intake of AGAD over mu, worst of all",
+                0.0,
+                worst(dynamic, 0.0),
+                within=0.03,
+                because="the reference lags behind what has not settled",
+            ),
+            equal(
+                "AGAD's intake of a gradient with the largest mu over that without",
+                1.0,
+                ratio,
+                within=0.05,
+                because="the same noise in both; the response differs by what has not settled",
+            ),
         ),
         panels=(Panel(x="mu", y="intake of a transfer", points=tuple(points), log_x=False, log_y=False),),
-    )  # fmt: skip
+    )

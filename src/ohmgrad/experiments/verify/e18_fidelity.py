@@ -89,14 +89,30 @@ def run(settings: Settings) -> Verdict:
         statement="the expected update differs from the pulses by q dw^2 / (2 tau), and by less than dw_min",
         source="Wu et al. 2024, eq. 20; Wu et al. 2025, Thm. 4",
         claims=(
-            equal("difference over q dw^2 / (2 tau), worst of all", 1.0, worst(moving, 1.0), within=0.01,
-                  because="of n pulses 1 - 1/n of it, n = 1000; next order in dw"),
-            equal("its slope with dw, worse of up and down", 2.0, worst(slopes, 2.0), within=0.01, because="next order in dw"),
-            equal("difference of n + 0.4 pulses over 0.4 dw_min q, worst of all", 1.0, worst(whole, 1.0), within=0.01,
-                  because="the increment is so small that its square is 1e-6 of it"),
+            equal(
+                "difference over q dw^2 / (2 tau), worst of all",
+                1.0,
+                worst(moving, 1.0),
+                within=0.01,
+                because="of n pulses 1 - 1/n of it, n = 1000; next order in dw",
+            ),
+            equal(
+                "its slope with dw, worse of up and down",
+                2.0,
+                worst(slopes, 2.0),
+                within=0.01,
+                because="next order in dw",
+            ),
+            equal(
+                "difference of n + 0.4 pulses over 0.4 dw_min q, worst of all",
+                1.0,
+                worst(whole, 1.0),
+                within=0.01,
+                because="the increment is so small that its square is 1e-6 of it",
+            ),
         ),
         panels=(Panel(x="dw", y="|expected - pulsed|", points=tuple(points)),),
-    )  # fmt: skip
+    )
 
 
 def _slope(x: tuple[float, ...], y: list[float]) -> float:
