@@ -39,7 +39,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(lrs=(0.04, 0.02), times=10.0, within=0.06)
+QUICK = Settings(lrs=(0.04, 0.02), times=14.0, within=0.06)
 
 
 def resting_point(instance: LowerBound) -> float:

@@ -32,7 +32,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(taus=(1.0, 2.0), sigmas=(0.05, 0.1), lr=0.08, times=10.0, runs=3000, within=0.2)
+QUICK = Settings(taus=(1.0, 2.0), sigmas=(0.05, 0.1), lr=0.08, times=10.0, runs=4500, within=0.2)
 
 
 def gaps(settings: Settings, instances: list[LowerBound], lr: float) -> Tensor:

@@ -33,7 +33,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(sigmas=(0.3, 0.1), lr=0.04, pairs=800)
+QUICK = Settings(sigmas=(0.3, 0.1), lr=0.04, pairs=2600)
 
 
 def resting(settings: Settings, lr: float) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(times=12.0, pairs=200)
+QUICK = Settings(lr=0.08, times=12.0, pairs=200)
 
 
 def least_squares(settings: Settings) -> LeastSquares:

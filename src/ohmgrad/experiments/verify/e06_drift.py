@@ -34,7 +34,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(betas=(0.5, 0.1), draws=200_000)
+QUICK = Settings(betas=(0.5, 0.1), draws=600_000)
 
 
 def steps(algorithm: AnalogSGD | TikiTaka, noise: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

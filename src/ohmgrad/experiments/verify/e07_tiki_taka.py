@@ -34,7 +34,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(lrs=(0.08, 0.02), times=15.0, within=0.15)
+QUICK = Settings(lrs=(0.08, 0.02), settle=20.0, times=12.0, pairs=1200, within=0.15)
 
 
 def bias(settings: Settings, algorithm: AnalogSGD | TikiTaka, lr: float) -> Tensor:

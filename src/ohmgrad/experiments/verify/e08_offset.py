@@ -35,7 +35,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(offsets=(0.1, 0.3), lr=0.08, within=0.12)
+QUICK = Settings(offsets=(0.1, 0.3), lr=0.12, pairs=500, within=0.12)
 
 
 def linear(c: float) -> SoftBounds:

@@ -36,7 +36,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(fast_lr=0.04, side=16, within=0.25)
+QUICK = Settings(fast_lr=0.06, side=20, within=0.3)
 
 
 def states(settings: Settings, cases: list[tuple[float, float]], g: float) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(lrs=(0.01, 0.02), steps=(2.5e-3, 1.25e-3), noises=(0.0, 1.0), rows=40_000, replicas=8_000, within=0.1)
+QUICK = Settings(lrs=(0.01, 0.02), steps=(2.5e-3, 1.25e-3), noises=(0.0, 1.0), rows=40_000, replicas=12_000, within=0.1)
 
 
 def device(dw_min: float, sigma: float) -> SoftBounds:

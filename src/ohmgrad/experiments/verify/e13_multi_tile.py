@@ -37,7 +37,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(targets=1600)
+QUICK = Settings(targets=2500)
 
 
 def gap(settings: Settings, n_tiles: int, gamma: float, dw_min: float, every: int) -> Tensor:

@@ -34,7 +34,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(steps=(1e-2, 3e-3, 1e-3), random_steps=(0.04, 0.02))
+QUICK = Settings(steps=(1e-2, 3e-3, 1e-3), random_steps=(0.04, 0.02), shape=(40, 1000))
 
 
 def linear(c: float, dw_min: float) -> SoftBounds:

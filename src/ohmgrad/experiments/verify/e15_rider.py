@@ -39,7 +39,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(lrs=(0.08, 0.04), flips=(0.0, 0.1), pairs=400, side=40)
+QUICK = Settings(lrs=(0.08, 0.04), flips=(0.0, 0.1), pairs=400, side=70)
 
 
 def off(settings: Settings) -> SoftBoundsReference:
