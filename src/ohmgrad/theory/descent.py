@@ -26,7 +26,9 @@ class Estimate:
 
 
 def estimate(samples: Tensor) -> Estimate:
-    """Of independent samples, (replica,).
+    """Mean and standard error of the samples, (replica,).
+
+    Source: the central limit theorem. Assumes: samples are independent.
 
     >>> estimate(torch.tensor([1.0, 3.0]))
     Estimate(value=2.0, error=1.0)
@@ -84,6 +86,8 @@ def descend(
         every: look at the runs, before their update, each so many steps; what is not looked at costs no average.
         seed: of gradients, devices and pulses.
         on_look: called with the step and the tile at each look.
+
+    Source: Wu et al. 2024, eq. 8 (mean dynamics), and as the algorithm says. Assumes: what the instance assumes.
 
     Raises:
         ValueError: steps, replicas or every < 1, settle < 0; steps < every leaves nothing to average.

@@ -52,8 +52,9 @@ class Noise:
         if self.law == "uniform":
             return u.mul_(self.std * math.sqrt(3.0))
         if self.law == "two-point":
-            return torch.where(u < 0.0, -self.std, self.std)
-        return u.sign() * (-torch.log1p(-u.abs())) * (self.std / math.sqrt(2.0))
+            return torch.full_like(u, self.std).copysign_(u)
+        size = -torch.log1p(-u.abs().clamp(max=1.0 - 2.0**-53))  # u may be -1
+        return size.copysign_(u).mul_(self.std / math.sqrt(2.0))
 
     def mean_modulus(self, mean: Tensor) -> Tensor:
         """E|mean + noise|, element by element.
