@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from ohmgrad import random
 from ohmgrad.crossbar import elements, relax
@@ -95,6 +96,7 @@ class Crossbar(nn.Module):
         self._applier: tuple[Any, op.Apply] = NO_APPLIER
         self._law = self._number_of_law()
         self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
+        self._known = elements.UNKNOWN  # whether x and d are as `pulse` had them last
         self._plane_names: list[str] = []
         self._numbers: dict[str, Any] = {}  # and tables
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
@@ -180,11 +182,12 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        shape = x.shape
-        if torch.compiler.is_compiling() or self._accepted != (shape, d.shape, x.dtype, d.dtype, x.device, d.device):
-            self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
-        else:  # the short way, for small crossbars
-            self._send(x, d, op.finite_number(lr), shape[-2])
+        is_known, batch = self._known
+        if not is_compiling() and is_known(x, d) and lr - lr == 0.0:  # the short way, for small crossbars
+            return self._send(x, d, float(lr), batch)
+        self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
+        if not is_compiling() and isinstance(self.update, PulsedUpdate):
+            self._known = elements.alike(x, d)
 
     def write(self, update: Update, lr: float) -> None:
         """An update of any form: w moves by -lr times it in the mean, through the devices."""
@@ -255,26 +258,24 @@ class Crossbar(nn.Module):
 
     def _pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """Pulse trains."""
-        if torch.compiler.is_compiling():
+        if is_compiling():
             moved = torch.zeros_like(self.weight, dtype=torch.uint8) if self.device_model.write_noise else None
             self._pulse_in_graph(x.detach(), d.detach(), lr, moved)
             if moved is not None:
                 self._show(moved.bool())
         else:
-            self._send(x, d, lr, x.shape[-2])
+            self._send(x.resolve_neg().contiguous(), d.resolve_neg().contiguous(), lr, x.shape[-2])
 
     def _send(self, x: Tensor, d: Tensor, lr: float, batch: int) -> None:
-        """`_pulse` outside graphs."""
+        """`_pulse` outside graphs, of contiguous x and d."""
         has_noise = self.device_model.write_noise > 0.0
         state = self._buffers["persistent" if has_noise else "weight"]
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
-        if x.is_neg() or d.is_neg():
-            x, d = x.resolve_neg(), d.resolve_neg()
         bound_to, apply = self._applier
         if bound_to is not state:
             apply = self._new_applier()
             self._applier = (state, apply)
-        apply(x.contiguous(), d.contiguous(), lr, batch, self._buffers["pulse_counts"], moved)
+        apply(x, d, lr, batch, self._buffers["pulse_counts"], moved)
         if moved is not None:
             self._show(moved.bool())
 
@@ -299,7 +300,7 @@ class Crossbar(nn.Module):
             self.__dict__["_applier"] = NO_APPLIER
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_applier": NO_APPLIER}  # a copy makes its own, on its own parameters
+        return {**self.__dict__, "_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # a copy makes its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -310,7 +311,7 @@ class Crossbar(nn.Module):
         return op.number_of(self.device_model, self.update) if isinstance(self.update, PulsedUpdate) else -1
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._applier, self._accepted = NO_APPLIER, None  # they are of what was before this move
+        self._applier, self._accepted, self._known = NO_APPLIER, None, elements.UNKNOWN  # of what was before this move
         return super()._apply(fn, recurse)
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:

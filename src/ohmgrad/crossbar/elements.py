@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,25 @@ from torch import Tensor
 
 from ohmgrad.devices.base import Device, draw
 
+TensorGuards: Any = None
+try:  # tells in one call what public names tell in ten: 0.2 us instead of 0.9, of 6 for a pulse on a small crossbar
+    from torch._C._dynamo.guards import TensorGuards  # type: ignore[reportMissingImports]
+except ImportError:
+    pass
+
 # What a device that lacks an effect has in its place.
 NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
+
+# Whether x and d are like some others in all but their numbers, and the batch of these.
+Known = tuple[Callable[[Tensor, Tensor], bool], int]
+
+
+def never(x: Tensor, d: Tensor) -> bool:
+    """Of no two."""
+    return False
+
+
+UNKNOWN: Known = never, 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,14 @@ def column_numbers(columns: Tensor, n: int, what: str = "columns") -> Tensor:
     if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n:
         raise ValueError(f"{what} needs numbers from 0 to {n - 1}, got {int(columns.min())} to {int(columns.max())}")
     return columns.to(torch.int64)
+
+
+def alike(x: Tensor, d: Tensor) -> Known:
+    """Whether others are like x and d in shape, dtype, device and strides; never, where they are not contiguous."""
+    if TensorGuards is None or not all(t.dim() > 1 and t.is_contiguous() and not t.is_neg() for t in (x, d)):
+        return UNKNOWN
+    sizes, strides = ([list(getattr(t, kind)()) for t in (x, d)] for kind in ("size", "stride"))
+    return TensorGuards(x, d, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check, x.shape[-2]
 
 
 def need_tensor(
