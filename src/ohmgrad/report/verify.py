@@ -143,9 +143,12 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     axis.set_ylabel(panel.y, fontsize=8)
     if panel.log_x:
         axis.set_xscale("log")
+        axis.minorticks_off()
+        ticks = sorted({p.x for p in panel.points})
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if panel.log_y and any(p.measured > 0.0 for p in panel.points):
         axis.set_yscale("log")
-    axis.tick_params(labelsize=7)
+    axis.tick_params(which="both", labelsize=7)
     axis.grid(alpha=0.25, linewidth=0.6)
     axis.legend(frameon=False, fontsize=7)
 

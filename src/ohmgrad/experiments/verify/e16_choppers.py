@@ -40,7 +40,7 @@ class Settings:
     seed: int = 0
 
 
-QUICK = Settings(offsets=(0.3, 0.6), shape=(100, 100))
+QUICK = Settings(offsets=(0.6,), shape=(100, 60))
 
 
 def algorithm(settings: Settings, kind: str, offset: float) -> Algorithm:
