@@ -53,7 +53,7 @@ def resting_point(instance: LowerBound) -> float:
 
 
 def simulate(instance: LowerBound, *, lr: float, times: float, runs: int, seed: int) -> Descent:
-    """Analog SGD on the instance, from its resting point on, averaged once in a quarter of 1 / lr."""
+    """Analog SGD on the instance, from its resting point on, looked at ten times in 1 / lr."""
     return descend(
         instance,
         device=asymmetric_linear(instance.tau),
