@@ -9,7 +9,7 @@ in the mean dynamics and pulse by pulse. Baseline: they agree within 15 % wherev
 of 0.25, less than w*, is there to break.
 
 **Measured** (`benchmarks/results/floors.json`): in 82 of 90 points the assumptions hold; measurement and prediction are
-0.6 % apart in the mean and 2.9 % at worst (standard errors 0.3 to 1.8 %). Of the 8 others, in 2 pulses balance only
+0.6 % apart in the mean and 3.0 % at worst (standard errors 0.3 to 1.8 %). Of the 8 others, in 2 pulses balance only
 beyond a bound, and the measurement is 55 % above.
 """
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,33 +25,22 @@ from rich.console import Console
 from rich.table import Table
 
 from ohmgrad import __version__
-from ohmgrad.devices import Device, SoftBounds
+from ohmgrad.devices import Device, LinearStep
 from ohmgrad.devices.presets import asymmetric_linear
 from ohmgrad.report.files import write_json
 from ohmgrad.theory import descend, estimate
 from ohmgrad.theory.instances import LowerBound
-from ohmgrad.vocabulary import where
 
 LRS = (0.01, 0.005, 0.0025, 0.00125)  # from 0.02 on the ratio bends
 SETTLE, RUN, LOOKS = 8.0, 40.0, 0.1  # in 1 / (lr L): time to settle, to average over, between two looks
-PRINTED, DERIVED = 4.0, 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TwiceAsAsymmetric(SoftBounds):
-    """Soft bounds with 2 G for G."""
-
-    @staticmethod
-    def response(w, up, w_max, w_min, dw_min):
-        """F = 1, G = 2 w / tau."""
-        return dw_min * where(up, 1.0 - 2.0 * w / w_max, 2.0 * w / w_min - 1.0)
+DERIVED = 1.0
 
 
 CASES: dict[str, tuple[LowerBound, Device]] = {
     "D = 1": (LowerBound(), asymmetric_linear()),
     "D = 1, half the noise": (LowerBound(sigma=0.05), asymmetric_linear()),
     "D = 4, tau = 0.5, L = 2": (LowerBound(size=4, tau=0.5, L=2.0, w_star=0.1, sigma=0.2), asymmetric_linear(0.5)),
-    "D = 1, asymmetric term twice": (LowerBound(), TwiceAsAsymmetric()),
+    "D = 1, asymmetric term twice": (LowerBound(), LinearStep(gamma_up=2.0, gamma_down=2.0)),  # F = 1, G = 2 w / tau
 }
 
 

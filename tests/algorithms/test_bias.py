@@ -1,7 +1,7 @@
 """Where noise leaves each algorithm on symmetric devices. Asymmetric ones, E1 to E18: `experiments/verify`."""
 
 import pytest
-from quadratic import gaussian_noise, rest
+from quadratic import rest
 
 from chance import assert_mean
 from ohmgrad import AnalogSGD
@@ -39,8 +39,8 @@ def test_on_symmetric_devices_noise_has_no_side(algorithm, seed):
     # From the optimum, 10,000 runs with Gaussian noise: sees a pull of 0.05 of the spread that noise makes. A buffer
     # that rounded down, not toward 0, would pull.
     run = rest(
-        algorithm, ConstantStep(), w_star=0.25, noise=gaussian_noise(SIGMA), lr=0.05, start=0.25, settle=20, steps=40,
+        algorithm, ConstantStep(), w_star=0.25, std=SIGMA, lr=0.05, start=0.25, settle=20, steps=40,
         seed=seed,
     )  # fmt: skip
-    assert run.w.std() > 1e-4
-    assert_mean(run.w, 0.25)
+    assert run.weight.std() > 1e-4
+    assert_mean(run.weight, 0.25)

@@ -70,6 +70,7 @@ def test_words_for_what_limits(ohmgrad_, tmp_path):
     ("words", "says"),
     [
         (["show", "nothing"], "no device is named 'nothing'"),
+        (["show", "ecram-4"], "ecram-4 is a unit cell of several devices, and here one device is needed"),
         (["show", "ideal", "pcm"], "several devices need --compare, got ideal, pcm"),
         (["show", "nowhere.toml"], "nowhere.toml: No such file"),
         (["show", "ideal", "--seed", "-1"], "--seed needs a whole number"),

@@ -1,6 +1,7 @@
 """Learned input ranges: what they do to a read, where they start, and the gradient by which they go on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from ohmgrad import IO, AnalogLinear, AnalogOptimizer, AnalogSGD, InputRange, Ma
 from ohmgrad.crossbar import Tile, place
 from ohmgrad.devices import Ideal
 from ohmgrad.nn.function import read
+from ohmgrad.periphery import PERFECT
 
 QUIET = IO(out_noise=0.0, out_res=0.0, noise_management="none", bound_management="none")
 
@@ -99,6 +101,60 @@ def test_an_optimizer_widens_a_range_that_clips_too_much():
     assert layer.tile.in_range.value > 1.0 and not torch.equal(layer.weight, before)
 
 
+NARROW = replace(QUIET, out_bound=0.75)
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_scaling_omega": 0.6, "weight_scaling_columnwise": True}])
+@pytest.mark.parametrize("size", [None, 3])
+def test_outputs_at_the_adcs_bound_widen_the_range(options, size):
+    # Beside the network's own arithmetic: at |W x| >= r out_bound (times the scale of its row) an output is clipped.
+    settings = InputRange(init_value=1.5, init_from_data=0, decay=0.0, manage_output_clipping=True)
+    mapping = Mapping(input_range=settings, max_output_size=size, **options)
+    crossbar = {"device": Ideal(), "periphery": Periphery(forward=replace(NARROW, inp_res=0.0), backward=PERFECT)}
+    tile = place(W, algorithm=AnalogSGD(), crossbar=crossbar, mapping=mapping)
+    scale = W.abs().amax(-1) / 0.6 if options else torch.ones(7, dtype=torch.float64)
+    share = ((X.clamp(-1.5, 1.5) @ W.mT).abs() < 1.5 * 0.75 * scale).double().mean()
+    assert 0.1 < share < 0.9
+    for d, expected in ((D, -(1.0 - share) * 1.5), (0.0 * D, -(1.0 - share) * 1.5)):
+        plain = make(replace(settings, manage_output_clipping=False))
+        for one in (tile, plain):
+            one.zero_grad()
+            read(one, X).backward(d)
+        torch.testing.assert_close(tile.in_range.value.grad - plain.in_range.value.grad, expected)
+    read(tile, X / 100.0).backward(D)  # nothing is clipped: adds nothing
+    torch.testing.assert_close(tile.in_range.value.grad, expected)
+
+
+def test_an_optimizer_brings_outputs_into_the_adcs_range():
+    mapping = Mapping(input_range=InputRange(init_value=1.5, init_from_data=0, manage_output_clipping=True))
+    layer = convert(
+        torch.nn.Linear(11, 7).double(), device=Ideal(), mapping=mapping, periphery=Periphery(forward=NARROW)
+    )
+    optimizer = AnalogOptimizer(layer, lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (0.0 * layer(X)).sum().backward()
+        optimizer.step()
+    r = float(layer.tile.in_range.value.detach())
+    within = (layer(X) - layer.bias).abs() < 0.999 * r * 0.75
+    assert r > 1.5 and within.double().mean() >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "a periphery whose ADC has an out_bound, got perfect reads"),
+        ({"periphery": Periphery()}, 'bound_management "none" in forward reads, got "abs-max" and "iterative"'),
+        ({"periphery": Periphery(forward=NARROW), "max_input_size": 6}, "got sums over 2 crossbars"),
+    ],
+)
+def test_where_outputs_cannot_be_managed(options, message):
+    size = options.pop("max_input_size", None)
+    mapping = Mapping(input_range=InputRange(manage_output_clipping=True), max_input_size=size)
+    with pytest.raises(ValueError, match=f"manage_output_clipping needs .*{message}"):
+        place(W, algorithm=AnalogSGD(), crossbar={"device": Ideal(), **options}, mapping=mapping)
+
+
 def test_what_has_no_range_and_what_is_not_trained():
     mapping = Mapping(input_range=InputRange(learn=False))
     model = convert(
@@ -119,6 +175,7 @@ def test_what_has_no_range_and_what_is_not_trained():
         ("init_from_data", -1),
         ("decay", -0.1),
         ("min_share", 1.1),
+        ("output_min_share", -0.1),
     ],
 )
 def test_the_door(name, value):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from quadratic import gaussian_noise, rest
+from quadratic import rest
 from scipy import optimize, stats
 
 from chance import assert_mean
@@ -90,11 +90,11 @@ def test_pulses_balance_on_devices_whose_mean_step_depends_on_the_state(device, 
         return stats.foldnorm(abs(w - 0.4) / 0.3, scale=0.3).mean()
 
     w = optimize.brentq(lambda w: w - 0.4 + modulus(w) * ratio(w), 0.0, 0.4)
-    run = {"w_star": 0.4, "noise": gaussian_noise(0.3), "start": w, "seed": seed}
+    run = {"w_star": 0.4, "std": 0.3, "start": w, "seed": seed}
     at = {lr: rest(AnalogSGD(), device, lr=lr, settle=round(4 / lr), steps=round(4 / lr), **run) for lr in (0.04, 0.02)}
     params = Crossbar((1, 1), device=device).params
-    gap = {lr: r.w - 0.4 - balanced_gradient(device, r.w, r.modulus, params) for lr, r in at.items()}
+    gap = {lr: r.weight - 0.4 - balanced_gradient(device, r.weight, r.modulus, params) for lr, r in at.items()}
     assert_mean(2.0 * gap[0.02] - gap[0.04], 0.0)
-    assert_mean(2.0 * at[0.02].w - at[0.04].w, w)
+    assert_mean(2.0 * at[0.02].weight - at[0.04].weight, w)
     state, mean = (torch.tensor([[v]], dtype=torch.float64) for v in (w, modulus(w)))
     assert balanced_gradient(device, state, mean).item() == pytest.approx(w - 0.4, rel=1e-9)

@@ -8,7 +8,7 @@ R'(SP): gamma / tau of the power response; gamma e^gamma / ((e^gamma - 1) tau) o
 import importlib.util
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,6 @@ from ohmgrad.theory import (
     slope_at_symmetric_point,
 )  # fmt: skip
 from ohmgrad.theory.instances import LeastSquares, LowerBound, Quadratic
-from ohmgrad.vocabulary import where
 
 W = torch.tensor([[-0.4, -0.1, 0.05, 0.3]], dtype=torch.float64)
 
@@ -53,6 +52,7 @@ W = torch.tensor([[-0.4, -0.1, 0.05, 0.3]], dtype=torch.float64)
     [
         SoftBounds(w_max=0.5, w_min=-0.5),
         SoftBounds(w_max=0.8, w_min=-0.5, up_down=0.3),
+        SoftBounds(w_max=0.5, w_min=-0.501),
         LinearStep(gamma_up=0.8, gamma_down=0.2),
         LinearStep(gamma_up=0.5, gamma_down=0.5, up_down=0.1),
         ConstantStep(),
@@ -133,6 +133,20 @@ def test_the_penalty_is_the_floor_near_the_symmetric_point():
     assert rest[0] < 0.05 and rest[1] == pytest.approx(rest[0] / 4.0, rel=0.2)
 
 
+def test_the_penalty_pulls_to_the_symmetric_point_wherever_it_is():
+    # Linear steps of slopes 1/2 with the down step a tenth smaller: G = 0 at 0.1 / 0.95. W* 0.05 above it; Sigma is a
+    # quarter of the curvature, so that w moves by 9 % of those 0.05.
+    device, point = LinearStep(gamma_up=0.5, gamma_down=0.5, up_down=0.1), 0.1 / 0.95
+    instance = Quadratic(target=torch.tensor([[point + 0.05]], dtype=torch.float64), noise=Noise(std=0.25))
+    sigma = instance.mean_modulus(instance.optimum)
+    near = penalised_optimum(torch.eye(1, dtype=torch.float64), instance.optimum, sigma, device)
+    moved = instance.optimum - near
+    assert float(moved) == pytest.approx(
+        float(instance.optimum - predicted_floor(instance, device=device).weight), rel=0.02
+    )
+    assert 0.0 < float(moved) < 0.15 * 0.05
+
+
 def test_far_from_the_symmetric_point_the_penalty_warns():
     hessian, far = torch.eye(1, dtype=torch.float64), torch.tensor([[0.8]], dtype=torch.float64)
     with pytest.warns(AssumptionWarning, match=r"Theorem 5: R\(W\*\) is 64% off its tangent"):
@@ -173,6 +187,18 @@ def test_floors_of_other_algorithms(algorithm, bias):
     assert floor.squared == pytest.approx(bias**2, rel=5e-3, abs=1e-12)
     with pytest.raises(ValueError, match=f"AnalogSGD alone, got lr with {type(algorithm).__name__}"):
         predicted_floor(instance, device=asymmetric_linear(), algorithm=algorithm, lr=0.1)
+
+
+def test_the_bounds_are_those_of_the_weights_devices():
+    narrow = TikiTaka(fast_device=asymmetric_linear(0.1))
+    instance = Quadratic(target=torch.tensor([[0.4]]), noise=Noise(std=0.3))
+    assert predicted_floor(instance, device=asymmetric_linear(), algorithm=narrow).failed == ()
+
+
+def test_without_noise_there_is_no_floor():
+    # T5: E|g| = |g|, which no device balances inside its bounds.
+    floor = predicted_floor(least_squares(0.0), device=asymmetric_linear(0.5), lr=0.1)
+    assert floor.squared < 1e-20 and floor.spread == 0.0 and floor.failed == ()
 
 
 def test_outside_of_its_assumptions_the_floor_warns_by_name():
@@ -228,15 +254,6 @@ def test_where_weights_reach_their_bounds_the_figure_says_so(floors):
     assert p.measured > 1.3 * p.predicted
 
 
-@dataclass(frozen=True, kw_only=True)
-class TwiceAsAsymmetric(SoftBounds):
-    """Soft bounds with 2 G for G."""
-
-    @staticmethod
-    def response(w, up, w_max, w_min, dw_min):
-        return dw_min * where(up, 1.0 - 2.0 * w / w_max, 2.0 * w / w_min - 1.0)
-
-
 def test_planted_errors_are_seen(seed):
     # Predicted with the true device and noise: a library that counts asymmetry twice is 2.6 times above, one that
     # halves the noise 3.5 times below; true ones within 15 %.
@@ -248,7 +265,7 @@ def test_planted_errors_are_seen(seed):
         return float(descend(instance, device=device, **runs).mean_squared.mean()) / expected
 
     assert measured(instance, device) == pytest.approx(1.0, abs=0.15)
-    assert measured(instance, TwiceAsAsymmetric(w_max=0.5, w_min=-0.5)) > 2.0
+    assert measured(instance, LinearStep(gamma_up=2.0, gamma_down=2.0, w_max=0.5, w_min=-0.5)) > 2.0
     assert measured(replace(instance, noise=Noise(std=0.075)), device) < 0.4
 
 

@@ -81,7 +81,10 @@ def update(
             progress.update(task, advance=1, description=f"{row['device']} {row['out']}x{row['in']}")
     lines = report.closing(rows, settings.left_out(), max_crosspoint_samples)
     medians = {str(n): ratio for (n,), (ratio, _) in report.median_ratios(rows, "threads").items()}
-    results |= {"median_ratio": {"at_least_crosspoint_samples": LARGE, "threads": medians}, "conclusion": lines}
+    own = report.median_ratios(rows, "device", "threads").items()
+    by_device = {f"{device}, {n}": ratio for (device, n), (ratio, _) in own}
+    ratios = {"at_least_crosspoint_samples": LARGE, "threads": medians, "device_and_threads": by_device}
+    results |= {"median_ratio": ratios, "conclusion": lines}
     write_json(out / "results.json", results)
     load = results["machine"]["load_average"]
     console.print(report.table(rows), width=max(console.width, 100), crop=False)

@@ -16,7 +16,7 @@ from typer import Argument, Option
 
 from ohmgrad import __version__
 from ohmgrad.devices import Device, catalog
-from ohmgrad.fitting import characterise, read
+from ohmgrad.fitting import Characterised, Measurement, characterise, read
 from ohmgrad.report import device as report
 from ohmgrad.report import device_fit as fit_report
 from ohmgrad.report.files import make_directory, write_json
@@ -83,11 +83,7 @@ def fit(
     out: Annotated[Path, Option(help="Directory of the results.")] = Path("device-fit"),
 ) -> None:
     """Fit every family to measured ramps, rank them by readings held out, and write device.toml for other commands."""
-    if not 2 <= nodes <= 64:
-        raise ValueError(f"--nodes needs 2 ... 64, got {nodes}")
-    families = [
-        _with_nodes(catalog.find(name.strip()), nodes) for name in (family or _every()).split(",") if name.strip()
-    ]
+    families = _families(family, nodes)
     measurement = read(
         measured,
         read_voltage=read_voltage,
@@ -99,14 +95,9 @@ def fit(
     console = Console(width=max(Console().width, 100))
     with console.status("fitting") as status:
         found = characterise(measurement, families, zero=zero, on_family=lambda name: status.update(f"fitting {name}"))
-    sources = [path.name for path in measured]
-    fit_report.draw(out / "fit.png", measurement, found)
-    fit_report.write_residuals(out / "residuals.csv", measurement, found)
-    fit_report.write_device(out / "device.toml", found, sources)
     settings = {"read_voltage": read_voltage, "unit": unit, "zero": zero, "pulses_per_ramp": pulses_per_ramp}
     settings |= {"device_per_column": device_per_column, "family": family, "nodes": nodes}
-    content = fit_report.results(found)
-    write_json(out / "results.json", {**content, "measured": sources, "settings": settings, "versions": _versions()})
+    _write(out, measurement, found, [path.name for path in measured], settings)
     console.print(fit_report.table(found))
     console.print(fit_report.parameters(found))
     for sentence in fit_report.beyond(found):
@@ -116,8 +107,21 @@ def fit(
     _written(console, out, "device.toml", "fit.png", "residuals.csv", "results.json")
 
 
-def _every() -> str:
-    return ",".join(catalog.family_names())
+def _write(out: Path, measurement: Measurement, found: Characterised, sources: list[str], settings: dict) -> None:
+    """All files of a fit."""
+    fit_report.draw(out / "fit.png", measurement, found)
+    fit_report.write_residuals(out / "residuals.csv", measurement, found)
+    fit_report.write_device(out / "device.toml", found, sources)
+    content = {"measured": sources, "settings": settings, "versions": _versions()}
+    write_json(out / "results.json", {**fit_report.results(found), **content})
+
+
+def _families(names: str | None, nodes: int) -> list[Device]:
+    """Those with commas between, or every one; tables with so many nodes."""
+    if not 2 <= nodes <= 64:
+        raise ValueError(f"--nodes needs 2 ... 64, got {nodes}")
+    every = names.split(",") if names else catalog.family_names()
+    return [_with_nodes(catalog.find(name.strip()), nodes) for name in every if name.strip()]
 
 
 def _with_nodes(device: Device, n: int) -> Device:

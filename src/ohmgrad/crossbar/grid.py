@@ -67,6 +67,13 @@ class Grid(nn.Module):
         self.shape = (weight.shape[-2], weight.shape[-1])
         self.replicas = tuple(weight.shape[:-2])
         self.algorithm = algorithm
+        managed = mapping.input_range is not None and mapping.input_range.manage_output_clipping
+        if managed and len(columns) > 1:
+            raise ValueError(
+                f"manage_output_clipping needs outputs of one crossbar each, got sums over {len(columns)} crossbars: a "
+                "larger max_input_size makes them one"
+            )
+        mapping.largest_output(crossbar.get("periphery"))
         # Of the whole matrix: a factor of the sums, and a range of all inputs.
         self.out_scale, self.in_range = mapping.learned_scale(weight), mapping.learned_range(weight)
         seeds = random.seed_tensor(seed, weight.shape[:-2])
@@ -95,6 +102,12 @@ class Grid(nn.Module):
         """The represented matrix, (*replica, out, in), a new tensor."""
         w = torch.cat([torch.cat([tile.weight for tile in row], -1) for row in self._grid()], -2)
         return w if self.out_scale is None else w * self.out_scale.detach()[..., None]
+
+    @property
+    def out_limit(self) -> Tensor:
+        """As `Tile.out_limit`, (*replica, out): of its rows, where they have one tile each."""
+        limits = [row[0].out_limit.expand(*self.replicas, row[0].shape[0]) for row in self._grid()]
+        return torch.cat(limits, -1)
 
     @property
     def crossbars(self) -> list[Crossbar]:

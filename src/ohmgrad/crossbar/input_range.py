@@ -9,6 +9,13 @@ With e the error that arrives at u, element by element, r descends along
 c = `gradient_scale` r if relative, else 1: clipped inputs can only widen the range, and decay narrows it where hardly
 any is clipped. The error passes on to x as if nothing had been clipped.
 
+The same r sets the range of the outputs, which is r out_bound: the ADC takes [-out_bound, out_bound]. With
+`manage_output_clipping` the gradient also has
+
+    - (1 - s) r [s < output_min_share]        s the share of outputs within that range
+
+so that a matrix whose outputs are too large for its ADC gets smaller signals.
+
 Source: Rasch et al. 2023, Nat. Commun. 14:5282; aihwkit `InputRangeParameter`.
 """
 
@@ -34,9 +41,12 @@ class InputRange:
         init_from_data: training batches over which the range is the mean of `init_std_alpha` times the inputs' standard
             deviation; it is not trained before they are over. 0 for none.
         decay, min_share, gradient_scale, gradient_relative: of the gradient, see the module.
+        manage_output_clipping, output_min_share: whether, and below which share of outputs within the ADC's range, the
+            range grows. Reads of the forward pass need converters without noise and bound management.
 
-    The names are aihwkit's, but for `learn` and `min_share` (there `input_min_percentage`). Unlike there, the range is
-    not trained while it follows the data, and weights are updated with u in the network's own units.
+    The names are aihwkit's, but for `learn`, `min_share` and `output_min_share` (there `input_min_percentage`,
+    `output_min_percentage`). Unlike there, the range is not trained while it follows the data, weights are updated with
+    u in the network's own units, and errors pass on straight where an output was clipped.
 
     >>> InputRange(init_from_data=0).init_value
     3.0
@@ -50,6 +60,8 @@ class InputRange:
     min_share: float = 0.95
     gradient_scale: float = 1.0
     gradient_relative: bool = True
+    manage_output_clipping: bool = False
+    output_min_share: float = 0.95
 
     def __post_init__(self) -> None:
         for name in ("init_value", "init_std_alpha"):
@@ -58,8 +70,9 @@ class InputRange:
         for name in ("init_from_data", "decay", "gradient_scale"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"InputRange needs a finite {name} >= 0, got {getattr(self, name)}")
-        if not 0 <= self.min_share <= 1:
-            raise ValueError(f"InputRange needs min_share in [0, 1], got {self.min_share}")
+        for name in ("min_share", "output_min_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"InputRange needs {name} in [0, 1], got {getattr(self, name)}")
 
 
 class LearnedRange(nn.Module):
@@ -111,6 +124,32 @@ class LearnedRange(nn.Module):
         share = (x.abs() < r).to(x.dtype).mean((-2, -1))
         gradient = gradient + own.decay * r[..., 0, 0] * (share > own.min_share)
         return torch.where(self.batches < own.init_from_data, 0.0, gradient)
+
+    def manage(self, y: Tensor, limit: Tensor) -> Tensor:
+        """The outputs as they are, (*replica, batch, out); where too many are at r times the limit, the range grows.
+
+        limit: the largest that the ADC can give for each output at r = 1, (*replica, out or 1).
+        """
+        r = self.size
+        # Numbers at the bound are multiples of it, but for the rounding of scales.
+        share = (y.detach().abs() < 0.999999 * r * limit[..., None, :]).to(y.dtype).mean((-2, -1))
+        gradient = (share - 1.0) * r[..., 0, 0] * (share < self.settings.output_min_share)
+        return _Grow.apply(y, self.value, torch.where(self.batches < self.settings.init_from_data, 0.0, gradient))
+
+
+class _Grow(torch.autograd.Function):
+    """Outputs, and a gradient of the range that is known with them."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return y.view_as(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
+        (gradient,) = ctx.saved_tensors
+        return d, gradient if ctx.needs_input_grad[1] else None, None
 
 
 class _Clip(torch.autograd.Function):

@@ -21,6 +21,7 @@ from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.numbers import number
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.forms import LowRank, Outer, Update
 
 # What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
@@ -137,6 +138,21 @@ class Mapping:
         n = weight.shape[-2] if self.out_scaling_columnwise else 1
         return nn.Parameter(weight.new_ones(*weight.shape[:-2], n)) if self.learn_out_scaling else None
 
+    def largest_output(self, periphery: Periphery | None) -> float:
+        """What the ADC gives at its bound; only a range that manages output clipping asks for it."""
+        io = None if periphery is None else periphery.forward
+        if self.input_range is not None and self.input_range.manage_output_clipping:
+            if io is None or io.is_perfect:
+                raise ValueError(
+                    "manage_output_clipping needs a periphery whose ADC has an out_bound, got perfect reads"
+                )
+            if (io.noise_management, io.bound_management) != ("none", "none"):
+                raise ValueError(
+                    'manage_output_clipping needs noise_management and bound_management "none" in forward reads, got '
+                    f'"{io.noise_management}" and "{io.bound_management}"'
+                )
+        return math.inf if io is None else io.out_bound * abs(io.out_scale)
+
     def learned_range(self, weight: Tensor) -> LearnedRange | None:
         """The range of the inputs of a matrix (*replica, out, in)."""
         if self.input_range is None:
@@ -190,6 +206,7 @@ class Tile(nn.Module):
         self.register_buffer("scale", self.mapping.scales(weight))
         self.state = algorithm.init(new_crossbar, weight if self.scale is None else weight / self.scale[..., None])
         self.out_scale, self.in_range = self.mapping.learned_scale(weight), self.mapping.learned_range(weight)
+        self._adc = self.mapping.largest_output(crossbar.get("periphery"))
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # says whether updates wait. It never changes.
         self.handle = nn.Parameter(torch.zeros((), dtype=dtype))
@@ -217,6 +234,11 @@ class Tile(nn.Module):
             if scale is not None:
                 w = w * scale.detach()[..., None]
         return w
+
+    @property
+    def out_limit(self) -> Tensor:
+        """The largest output that the ADC can give, the learned scale and range aside, (*replica, out or 1)."""
+        return self.handle.new_full((1,), self._adc) if self.scale is None else self._adc * self.scale
 
     @property
     def crossbars(self) -> list[Crossbar]:

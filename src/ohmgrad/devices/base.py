@@ -15,7 +15,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 
 from ohmgrad import random
+from ohmgrad.devices.values import check_number, check_table, kinds
 
-Table = tuple[float, ...]
 Value = Tensor | float
-Params = Mapping[str, Any]  # by name a Value of every element, or a Table
+Params = Mapping[str, Any]  # by name a Value of every element, or numbers on a grid of states
 
 # Noise of a pulse: in units of its step, of dw_min, or of the family's own `noise`.
 CTOC = ("multiplicative", "additive", "own")
-NOT_NEGATIVE = ("write_noise", "lifetime", "diffusion", "corrupt_range")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +102,14 @@ class Device:
 
     def __post_init__(self) -> None:
         family = type(self).__name__
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in self.tables:
-                object.__setattr__(self, field.name, _table(family, field.name, value))
-                continue
-            if isinstance(field.default, bool | str):
-                if not isinstance(value, type(field.default)):
-                    kind = type(field.default).__name__
-                    raise ValueError(f"{family} needs a {kind} for {field.name}, got {value!r}")
-                continue
-            may_be_infinite = field.name in ("w_min", "w_max")
-            if not is_number(value) or (math.isinf(value) and not may_be_infinite):
-                raise ValueError(f"{family} needs a finite number for {field.name}, got {value!r}")
-            if field.name.endswith(("_dtod", "_ctoc", "_std", *NOT_NEGATIVE)) and value < 0:
-                raise ValueError(f"{family} needs {field.name} >= 0, got {value}")
+        for name, kind in kinds(type(self), self.tables):
+            value = getattr(self, name)
+            if kind is tuple:
+                object.__setattr__(self, name, check_table(family, name, value))
+            elif kind is float:
+                check_number(family, name, value)
+            elif not isinstance(value, kind):
+                raise ValueError(f"{family} needs a {kind.__name__} for {name}, got {value!r}")
         if not self.w_min <= 0 <= self.w_max or self.w_min == self.w_max:
             raise ValueError(
                 f"{family} needs w_min <= 0 <= w_max and w_min < w_max, got w_min={self.w_min}, w_max={self.w_max}"
@@ -128,7 +120,11 @@ class Device:
             raise ValueError(f"{family} needs 0 <= corrupt <= 1, got {self.corrupt}")
         if abs(self.up_down) > 1:
             raise ValueError(f"{family} needs -1 <= up_down <= 1, got {self.up_down}")
-        known = CTOC if self.noise else CTOC[:2]
+        self._check_response()
+
+    def _check_response(self) -> None:
+        """Rules that tie values to the family's functions."""
+        family, known = type(self).__name__, CTOC if self.noise else CTOC[:2]
         if self.ctoc not in known:
             raise ValueError(f"{family} needs ctoc {' or '.join(map(repr, known))}, got {self.ctoc!r}")
         if len({len(getattr(self, name)) for name in self.tables}) > 1:
@@ -227,14 +223,22 @@ class Device:
             values["reset"] = self.reset + self.reset_dtod * normal() if self.reset_dtod else self.reset
         return values
 
+    def starts(self) -> Iterable[dict[str, Any]]:
+        """Own numbers that a fit to measurements may start from, beside defaults: one for each shape of the response.
+
+        For families whose numbers make so different shapes that a climb from one does not come to another.
+        """
+        return ()
+
     def reset_state(self, params: Params) -> Value:
         """The state that decay and reset lead to, of every element."""
         return params.get("reset", 0.0)
 
     def nominal(self) -> dict[str, Any]:
         """The parameters of the mean device."""
-        spreads = {f.name: 0.0 for f in dataclasses.fields(self) if f.name.endswith(("_dtod", "_std", "corrupt"))}
-        return dataclasses.replace(self, **spreads).sample(lambda: torch.zeros(()))
+        spreads = {name: 0.0 for name in _spreads(type(self)) if getattr(self, name)}
+        mean = dataclasses.replace(self, **spreads) if spreads else self
+        return mean.sample(lambda: torch.zeros(()))
 
     def step(self, w: Tensor, up: Tensor | bool, params: Params | None = None) -> Tensor:
         """Signed change of w by one noise-free pulse; w and the planes of params broadcast."""
@@ -346,19 +350,11 @@ def _expanded(change: Value, w: Tensor, params: Params) -> Tensor:
     return change.expand(torch.broadcast_shapes(w.shape, *(v.shape for v in planes)))
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a number that a float holds, infinite ones among them."""
-    is_real = isinstance(value, float | int) and not isinstance(value, bool)
-    return is_real and (isinstance(value, float) or abs(value) < 10**308) and not math.isnan(value)
-
-
-def _table(family: str, name: str, value: Any) -> Table:
-    """Door for numbers on a grid of states."""
-    numbers = tuple(value) if isinstance(value, list | tuple) else ()
-    is_fine = all(is_number(v) and math.isfinite(v) for v in numbers)
-    if not numbers or not is_fine:
-        raise ValueError(f"{family} needs at least one finite number for {name}, and only such, got {value!r}")
-    return tuple(float(v) for v in numbers)
+@cache
+def _spreads(family: type[Device]) -> tuple[str, ...]:
+    """Fields that say how devices differ."""
+    names = [f.name for f in dataclasses.fields(family)]
+    return tuple(n for n in names if n.endswith(("_dtod", "_std", "corrupt")) and n != "reset_std")
 
 
 def _pair(params: Params, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ohmgrad.devices import DEVICES
-from ohmgrad.devices.base import Device, is_number
+from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.devices.presets import CELLS, PRESETS
+from ohmgrad.devices.values import is_number
 
 
 def names() -> tuple[str, ...]:
@@ -72,6 +73,8 @@ def find(name: str, **fields: Any) -> Device:
     >>> find("reram-es", n_states=20).n_states
     20.0
     """
+    if _letters(name) in map(_letters, cell_names()):
+        raise ValueError(f"{name} is a unit cell of several devices, and here one device is needed")
     make = partial(read, Path(name)) if is_file(name) else pick(name, _devices(), "device")
     given = {k: fields[k] for k in fields.keys() & _own(make).keys()}
     device = _made(name, make, given)

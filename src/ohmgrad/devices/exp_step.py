@@ -9,8 +9,9 @@ With a = 1/2, b = 0, gammas g and A = exp(-g/2) on bounds +-tau these are the sa
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -44,8 +45,8 @@ class ExpStep(Device):
     fitted: ClassVar[Mapping[str, tuple[float, float]]] = {
         "A_up": (-math.inf, 1.0),
         "A_down": (-math.inf, 1.0),
-        "gamma_up": (0.0, math.inf),
-        "gamma_down": (0.0, math.inf),
+        "gamma_up": (-math.inf, math.inf),
+        "gamma_down": (-math.inf, math.inf),
     }  # a and b only rename these
 
     def __post_init__(self) -> None:
@@ -72,6 +73,24 @@ class ExpStep(Device):
     ):
         """Standard deviation of one pulse in units of dw_min_ctoc."""
         return absolute(change) + noise_add + noise_slope * absolute(w)
+
+    def starts(self) -> Iterator[dict[str, float]]:
+        """For each direction: steps that hold and end late, more or less bent; steps that are large at first."""
+        slope = 2.0 * self.a / (self.w_max - self.w_min) or 1.0
+        low, high = slope * self.w_min + self.b, slope * self.w_max + self.b
+        # Exponent over the whole range, and A exp(...) at the end that the exponential grows to.
+        shapes = [
+            *itertools.product((1.5, 4.0, 10.0), (0.5, 0.95)),
+            *itertools.product((-1.5, -5.0), (-1.0, -4.0, -15.0)),
+        ]
+        for (up, grown_up), (down, grown_down) in itertools.product(shapes, shapes):
+            g_up, g_down = (bend / (2.0 * self.a or 1.0) for bend in (up, down))
+            yield {
+                "gamma_up": g_up,
+                "A_up": grown_up * math.exp(-g_up * (high if up > 0.0 else low)),
+                "gamma_down": g_down,
+                "A_down": grown_down * math.exp(g_down * (low if down > 0.0 else high)),
+            }
 
     @property
     def granularity(self) -> float:

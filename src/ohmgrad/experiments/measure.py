@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.pulses.forms import Update
-from ohmgrad.theory import asymmetry, balanced_gradient, saturation
+from ohmgrad.theory import asymmetry, balanced_gradient, tile_saturation
 
 
 def replica_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -113,8 +113,5 @@ def floor(model: nn.Module, gradients: dict[str, Gradients], n_batches: int, n_a
 
 def mean_saturation(model: nn.Module) -> Tensor:
     """Mean over all devices that hold weights of |w| / bound, (replica,)."""
-    parts = []
-    for tile in (m for m in model.modules() if isinstance(m, Tile)):
-        _, bar = tile.algorithm.mixture(tile.state)[0]
-        parts.append(saturation(bar.weight, bar.params).flatten(-2))
+    parts = [tile_saturation(m).flatten(-2) for m in model.modules() if isinstance(m, Tile)]
     return torch.cat(parts, -1).mean(-1).cpu()

@@ -19,8 +19,8 @@ from ohmgrad.fitting.spread import make_of
 class Characterised:
     """What a measurement says.
 
-    device, errors: the chosen family's make, and standard errors by field. rows: all families, best first. failed:
-    families that could not be fitted, and why. readings: of each device, in units of w, which `scale` explains.
+    device, errors: the chosen family's make, and standard errors by field. rows: all families, the chosen first.
+    failed: families that could not be fitted, and why. readings: of each device, in units of w, which `scale` explains.
     """
 
     device: Device
@@ -32,8 +32,8 @@ class Characterised:
 
     @property
     def chosen(self) -> Ranked:
-        """The row that `device` is of."""
-        return next(r for r in self.rows if r.is_chosen)
+        """The row that `device` is of: the first."""
+        return self.rows[0]
 
 
 def characterise(
@@ -58,8 +58,7 @@ def characterise(
     readings = [readings_of(ramps, scale) for ramps in own]
     bounded = [f for f in families if np.isfinite([f.w_min, f.w_max]).all()]
     rows, failed = rank(bounded, readings, on_family)
-    chosen = next(r for r in rows if r.is_chosen)
-    device, errors = make_of(chosen.fits)
+    device, errors = make_of(rows[0].fits)
     return Characterised(device, errors, rows, failed, readings, scale)
 
 

@@ -31,13 +31,14 @@ SHARED = tuple(f.name for f in dataclasses.fields(Device))
 NOTHING = (-math.inf, math.inf)
 STEP = 1e-6  # of the differences that stand for derivatives, in units of a coordinate
 BEYOND = 100.0  # bounds at most: readings lie in -1 ... 1, and farther ones would be the same law
-SHORT, LONG = 25, 80  # steps of a climb: from a start, and from the best end of several guesses
+SHORT, LONG = 12, 150  # steps of a climb: from a start, and from the best end of several guesses
+NEAR = 0.02  # standard errors from the top: near enough
 FAR = 25.0  # coordinates are logarithms: nothing is that far
 
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One number of a device that is free, on a scale without ends: x itself, its logarithm, or its logit.
+    """One number of a device that is free, on a scale without ends: its inverse sinh, its logarithm, or its logit.
 
     index: of which entry, where the field is a tuple.
     """
@@ -49,12 +50,12 @@ class Coordinate:
 
     def value(self, x: float) -> float:
         """The number at coordinate x."""
-        x = min(max(x, -FAR), FAR) if self.low > -math.inf or self.high < math.inf else x
+        x = min(max(x, -FAR), FAR)
         if self.low > -math.inf and self.high < math.inf:
             return self.low + (self.high - self.low) / (1.0 + math.exp(-x))
         if self.low > -math.inf:
             return self.low + math.exp(x)
-        return self.high - math.exp(-x) if self.high < math.inf else x
+        return self.high - math.exp(-x) if self.high < math.inf else math.sinh(x)
 
     def place(self, value: float) -> float:
         """The coordinate of a number; of one at an end, where nothing would move it, a place within."""
@@ -65,7 +66,7 @@ class Coordinate:
             return math.log(share / (1.0 - share))
         if above < math.inf:
             return math.log(above if above > 1e-9 else 0.3)
-        return -math.log(below if below > 1e-9 else 0.3) if below < math.inf else value
+        return -math.log(below if below > 1e-9 else 0.3) if below < math.inf else math.asinh(value)
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,14 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
             f"{type(base).__name__} cannot be fitted: its own numbers allow no bounds as wide as the readings"
         )
     space = Space(starts[0], coordinates(starts[0]))
-    ends = [end for device in starts if (end := _climb(space, readings, space.place(device), SHORT))]
-    if not ends:
+    places = [x for device in starts if math.isfinite(_loss(space, readings, x := space.place(device)))]
+    if not places:
         raise ValueError(f"{type(base).__name__} cannot be fitted: no start has a finite likelihood")
-    x = min(ends, key=lambda end: end[1])[0]
+    ends = sorted((_climb(space, readings, x, SHORT) for x in places), key=lambda end: end[1])
     if start is None:
-        x = (_climb(space, readings, x, LONG) or (x,))[0]
+        best = {space.signs(x): x for x, _ in ends[::-1]}  # of each shape the likeliest
+        ends = [_climb(space, readings, x, LONG) for x in best.values()]
+    x = min(ends, key=lambda end: end[1])[0]
     loss, _, information = _score(space, readings, x)
     covariance = np.linalg.pinv(information, rcond=1e-13, hermitian=True)
     weak = np.diag(information) <= 1e-9  # flat: pinv would call it exact
@@ -176,6 +179,10 @@ class Space:
         pairs = zip(self.free, values, strict=True)
         return np.array([c.place(v if c.index is None else v[c.index]) for c, v in pairs])
 
+    def signs(self, x: np.ndarray) -> tuple[float, ...]:
+        """Of all numbers: what a climb from here seldom changes, and what makes the kind of shape."""
+        return tuple(math.copysign(1.0, c.value(v)) for c, v in zip(self.free, x, strict=True))
+
     def numbers(self, x: np.ndarray) -> dict[str, float]:
         """What errors are stated of, by field; entries of tuples as name[i]."""
         device, names = self.device(x), {}
@@ -193,56 +200,91 @@ class Space:
 
 
 def guesses(base: Device, readings: Readings) -> list[Device]:
-    """Devices to start from: steps and noise from the readings' differences, bounds at their ends and beyond."""
-    y, scored = readings.y, readings.is_scored
-    change = np.diff(y, prepend=np.nan)
+    """Devices to start from: bounds at the ramps' ends and beyond, steps by least squares of the differences, noise
+    from what that leaves; of own numbers with the same signs, which make one kind of shape, those that leave least."""
+    change = np.diff(readings.y, prepend=np.nan)
     change[readings.first] = np.nan
-    rest = change[scored & ~np.isnan(change)]
-    rest = rest - rest.mean()
-    # Noise of readings makes one difference too large and the next too small.
-    together = float(np.mean(rest[1:] * rest[:-1]))
-    reading = math.sqrt(max(-together, 1e-4 * rest.var(), 1e-16))
-    stray = math.sqrt(max(rest.var() + 2.0 * together, 1e-2 * rest.var(), 1e-16))
-    mean = [max(abs(float(np.nanmean(change[readings.up == up]))), 1e-3 * stray, 1e-9) for up in (True, False)]
-    low, high = (float(q) for q in np.nanquantile(y, (0.02, 0.98)))
-    beyond = 0.1 * (high - low)
-    tables = type(base).tables  # end where readings end, but for their noise
-    ends = [(max(high, np.nanmax(y) - 3.0 * reading), min(low, np.nanmin(y) + 3.0 * reading))]
-    ends = ends if tables else [(high, low), (high + beyond, low - beyond)]
-    found = []
-    for top, bottom in ends:
-        bounds = {"w_max": max(float(top), 0.01), "w_min": min(float(bottom), -0.01)}
-        fields = {name: v for name, v in bounds.items() if math.isfinite(getattr(base, name))}
-        for own in _own_starts(base):
+    found: list[Device] = []
+    for bounds in _bounds(base, readings, change):
+        best: dict[tuple[float, ...], tuple[float, Device]] = {}
+        for own in _own_starts(base, bounds):
             try:
-                device = dataclasses.replace(base, up_down=0.0, **fields, **own)
+                device, rest = _stepping(dataclasses.replace(base, up_down=0.0, **bounds, **own), readings, change)
             except ValueError:  # a rule that ties its numbers to its bounds
                 continue
-            device = _stepping(device, mean, low, high)
-            noise = {"dw_min_ctoc": stray / device.dw_min, "write_noise": reading / device.dw_min}
-            found.append(dataclasses.replace(device, **noise))
+            signs, misfit = tuple(float(np.sign(v)) for v in own.values()), float(np.nansum(rest**2))
+            if signs not in best or misfit < best[signs][0]:
+                step, reading = _noise(rest)
+                noise = {"dw_min_ctoc": step / device.dw_min, "write_noise": reading / device.dw_min}
+                best[signs] = misfit, dataclasses.replace(device, **noise)
+        found += [device for _, device in best.values()]
     return found
 
 
-def _stepping(device: Device, mean: Sequence[float], low: float, high: float) -> Device:
-    """With steps that are, in the mean over the states from low to high, as large as these, up and down."""
-    w = torch.linspace(low, high, 50, dtype=torch.float64)
-    factors = [float(device.step(w, up).abs().mean()) / device.dw_min for up in (True, False)]
-    up, down = (m / max(f, 1e-3) for m, f in zip(mean, factors, strict=True))
+def _noise(rest: np.ndarray) -> tuple[float, float]:
+    """Standard deviations of steps and of readings: noise of readings makes one difference too large and the next too
+    small. rest: of all differences, NaN where there is none."""
+    pairs = rest[1:] * rest[:-1]
+    together = float(np.nanmean(pairs)) if np.isfinite(pairs).any() else 0.0
+    variance = float(np.nanvar(rest))
+    reading = math.sqrt(max(-together, 1e-4 * variance, 1e-16))
+    return math.sqrt(max(variance + 2.0 * together, 1e-2 * variance, 1e-16)), reading
+
+
+def _bounds(base: Device, readings: Readings, change: np.ndarray) -> list[dict[str, float]]:
+    """Bounds to start from: where ramps end, and a tenth of the range beyond; those of tables, where readings end."""
+    y, up = readings.y, readings.up
+    if type(base).tables:  # but for their noise
+        means = [np.nanmean(change[up == is_up]) for is_up in (False, True)]
+        _, noise = _noise(change - np.array(means)[up.astype(int)])
+        high, low = np.nanmax(y) - 3.0 * noise, np.nanmin(y) + 3.0 * noise
+        ends = [(max(high, np.nanquantile(y, 0.98)), min(low, np.nanquantile(y, 0.02)))]
+    else:
+        turns = np.flatnonzero(np.append(readings.first[1:] | (up[1:] != up[:-1]), True))
+        top, bottom = (float(np.nanmedian(y[turns[up[turns] == is_up]])) for is_up in (True, False))
+        beyond = 0.1 * (top - bottom)
+        ends = [(top, bottom), (top + beyond, bottom - beyond)]
+    wide = [{"w_max": max(float(top), 0.01), "w_min": min(float(bottom), -0.01)} for top, bottom in ends]
+    return [{name: v for name, v in bounds.items() if math.isfinite(getattr(base, name))} for bounds in wide]
+
+
+def _stepping(device: Device, readings: Readings, change: np.ndarray) -> tuple[Device, np.ndarray]:
+    """With steps of the size that fits the differences best, up and down; and what is left of each difference.
+
+    Differences at the bound, which say nothing of the step, do not count for its size.
+    """
+    steps, rest = [], np.full_like(change, np.nan)
+    for up in (True, False):
+        own = np.flatnonzero(~np.isnan(change) & (readings.up == up))
+        y, last = change[own], np.clip(readings.y[own - 1], device.w_min, device.w_max)
+        shape = device.step(torch.from_numpy(last), up).numpy() / device.dw_min
+        room = (device.w_max if up else device.w_min) - last
+        inside = np.abs(room) > 0.05 * (device.w_max - device.w_min)
+        x = np.where(inside, shape, 0.0)
+        size = float(x @ y) / max(float(x @ x), 1e-12)
+        steps.append(max(size, 1e-3 * float(np.abs(y).mean()), 1e-9))
+        said = steps[-1] * shape
+        rest[own] = y - np.where(np.abs(said) < np.abs(room), said, room)
+    up, down = steps
     balance = 1.0 - down / up if up > down else up / down - 1.0
-    return dataclasses.replace(device, dw_min=max(up, down), up_down=balance)
+    return dataclasses.replace(device, dw_min=max(up, down), up_down=balance), rest
 
 
-def _own_starts(base: Device) -> list[dict[str, Any]]:
-    """Numbers of the family's own to start from: its defaults; small and large ones where only a lower end is given."""
+def _own_starts(base: Device, bounds: dict[str, float]) -> list[dict[str, Any]]:
+    """Numbers of the family's own to start from: its defaults; those that it gives for these bounds; else small and
+    large ones where only a lower end is given."""
     names = [name for name in _own(base) if name not in type(base).tables]
     ranges = {name: (type(base).fitted or {}).get(name, NOTHING) for name in names}
     lows = {name: low for name, (low, high) in ranges.items() if low > -math.inf and high == math.inf}
-    return [{}, *({name: low + x for name, low in lows.items()} for x in (0.03, 3.0) if lows)]
+    try:
+        given = list(dataclasses.replace(base, **bounds).starts())
+    except ValueError:  # its defaults allow no such bounds
+        given = []
+    return [{}, *(given or ({name: low + x for name, low in lows.items()} for x in (0.03, 3.0) if lows))]
 
 
-def _climb(space: Space, readings: Readings, x: np.ndarray, steps: int) -> tuple[np.ndarray, float] | None:
-    """The top of the likelihood near x, and minus its logarithm; None where x itself has none."""
+def _climb(space: Space, readings: Readings, x: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+    """The top of the likelihood near x, and minus its logarithm."""
     seen: dict[bytes, tuple[float, np.ndarray, np.ndarray]] = {}
 
     def at(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -255,12 +297,15 @@ def _climb(space: Space, readings: Readings, x: np.ndarray, steps: int) -> tuple
                 seen[key] = math.inf, np.zeros_like(v), np.eye(len(v))
         return seen[key]
 
-    if not math.isfinite(_loss(space, readings, x)):
-        return None
-    options = {"gtol": 1e-2, "maxiter": steps, "initial_trust_radius": 0.3, "max_trust_radius": 1.0}
+    def stop_near_the_top(intermediate_result: optimize.OptimizeResult) -> None:
+        _, gradient, information = at(intermediate_result.x)
+        if gradient @ np.linalg.lstsq(information, gradient, rcond=1e-13)[0] < NEAR**2:
+            raise StopIteration
+
+    options = {"gtol": 1e-6, "maxiter": steps, "initial_trust_radius": 0.3, "max_trust_radius": 1.0}
     found = optimize.minimize(
         lambda v: _loss(space, readings, v), x, jac=lambda v: at(v)[1], hess=lambda v: at(v)[2],
-        method="trust-exact", options=options,
+        method="trust-exact", options=options, callback=stop_near_the_top,
     )  # fmt: skip
     return found.x, float(found.fun)
 

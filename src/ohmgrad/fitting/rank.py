@@ -6,10 +6,12 @@ held out in turn (`readings.groups`), the family is fitted to the rest, and two 
 * score: mean logarithm of the density of a reading, in units of w, given all readings before it;
 * error: root mean square of reading minus the family's ramp, which sees no reading of the group that it runs through.
 
-Families are in the order of their score. The choice is the one with fewest free parameters among those whose score is
-within one standard error of the best (Breiman et al. 1984, sec. 3.4.3), or that lack less than one unit of logarithm in
-all for each parameter fewer (Akaike 1974): a family that contains another says as much of readings that the other
-explains, and only costs more.
+The best score is not always the right family: one that contains another says as much of readings that the other
+explains. So families are as good as the best whose score is within one standard error of it (Breiman et al. 1984, sec.
+3.4.3), or that lack less than one unit of logarithm in all for each parameter fewer (Akaike 1974). These come first,
+those with fewest free parameters before others, and the first of all is chosen; the rest follows by score. Families
+with one law (`SoftBounds` and `SoftBoundsReference`, `PowStep` and `PowStepReference`, whose references only tell
+devices apart) stay in the order that they are given in.
 """
 
 from __future__ import annotations
@@ -33,16 +35,18 @@ HALF_LOG = 0.5 * math.log(2.0 * math.pi)
 class Ranked:
     """A family, fitted to all readings of each device and held against those held out.
 
-    fits: one for each device. score, error: as the module has them. score_se: standard error of the score below the
-    best one's. by_group: sums of the score, by group and device; what score_se comes from.
+    fits: one for each device. score, error: as the module has them. by_group: sums of the score, by group and device.
+    below, below_se: how much less the score is than the best one, and the standard error of that. is_as_good: whether
+    it ties with the best.
     """
 
     fits: tuple[Fit, ...]
     score: float
     error: float
     by_group: np.ndarray
-    score_se: float = 0.0
-    is_chosen: bool = False
+    below: float = 0.0
+    below_se: float = 0.0
+    is_as_good: bool = False
 
     @property
     def family(self) -> type[Device]:
@@ -53,7 +57,7 @@ class Ranked:
 def rank(
     families: Sequence[Device], devices: Sequence[Readings], on_family: Callable[[str], None] | None = None
 ) -> tuple[list[Ranked], dict[str, str]]:
-    """The families in the order of their score, the chosen one marked, and why others could not be fitted.
+    """The families in their order, the chosen one first, and why others could not be fitted.
 
     Args:
         families: a device of each, whose fields that are not fitted are kept.
@@ -71,13 +75,21 @@ def rank(
             failed[name] = str(error)
     if not found:
         raise ValueError(f"no family can be fitted: {'; '.join(failed.values())}")
-    found.sort(key=lambda r: -round(r.score, 6))  # families that coincide stay in their order
-    best, n = found[0], sum(int(d.is_scored.sum()) for d in devices)
-    rows = [dataclasses.replace(r, score_se=_standard_error(best.by_group - r.by_group) / n) for r in found]
-    n_free = best.fits[0].n_free
-    as_good = [r for r in rows if best.score - r.score <= max(r.score_se, (n_free - r.fits[0].n_free) / n)]
-    chosen = min(as_good, key=lambda r: r.fits[0].n_free)
-    return [dataclasses.replace(r, is_chosen=r is chosen) for r in rows], failed
+    n = sum(int(d.is_scored.sum()) for d in devices)
+    best = max(found, key=lambda r: r.score)
+    return sorted((_beside(best, r, n) for r in found), key=_place), failed
+
+
+def _beside(best: Ranked, row: Ranked, n: int) -> Ranked:
+    """With its distance from the best."""
+    below, se = best.score - row.score, _standard_error(best.by_group - row.by_group) / n
+    is_as_good = below <= max(se, (best.fits[0].n_free - row.fits[0].n_free) / n)
+    return dataclasses.replace(row, below=below, below_se=se, is_as_good=is_as_good)
+
+
+def _place(row: Ranked) -> tuple[float, ...]:
+    """What the order goes by."""
+    return (0, row.fits[0].n_free) if row.is_as_good else (1, round(row.below, 6))
 
 
 def _ranked(base: Device, devices: Sequence[Readings]) -> Ranked:

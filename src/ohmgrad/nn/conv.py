@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
+from ohmgrad.nn.windows import rows
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -116,9 +117,8 @@ class AnalogConv(nn.Module):
         """(*replica, batch, in, *size) to (*replica, batch, out, *positions)."""
         n = len(self.kernel_size)
         self._check(input)
-        windows = self.windows(input.reshape(-1, *input.shape[-1 - n :]))
-        positions = windows.shape[2 : 2 + n]
-        y = self._rejoin(read(self.tile, self._vectors(windows)), positions)
+        vectors, positions = self._vectors(input.reshape(-1, *input.shape[-1 - n :]))
+        y = self._rejoin(read(self.tile, vectors), positions)
         y = y.reshape(*input.shape[: -1 - n], self.out_channels, *positions)
         bias = self._parameters["bias"]
         if bias is not None:
@@ -128,29 +128,35 @@ class AnalogConv(nn.Module):
 
     def windows(self, x: Tensor) -> Tensor:
         """What the kernel sees: (batch, in, *size) to (batch, in, *positions, *kernel), a view of the padded input."""
-        if any(self._pads):
-            x = pad(x, self._pads, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+        x = self._padded(x)
         for dim, (size, stride, dilation) in enumerate(
             zip(self.kernel_size, self.stride, self.dilation, strict=True), start=2
         ):
-            span = dilation * (size - 1) + 1
-            if x.shape[dim] < span:
-                raise ValueError(
-                    f"input needs at least {span} places under the kernel, with padding, got {x.shape[dim]}"
-                )
-            x = x.unfold(dim, span, stride)[..., ::dilation]
+            x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
         return x
 
-    def _vectors(self, windows: Tensor) -> Tensor:
-        """Windows as the inputs of the tile: (*replica, [group], batch * positions, in / groups * kernel)."""
-        n, n_replicas = len(self.kernel_size), math.prod(self.replicas)
+    def _padded(self, x: Tensor) -> Tensor:
+        if any(self._pads):
+            x = pad(x, self._pads, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+        for n, size, dilation in zip(x.shape[2:], self.kernel_size, self.dilation, strict=True):
+            if n < (span := dilation * (size - 1) + 1):
+                raise ValueError(f"input needs at least {span} places under the kernel, with padding, got {n}")
+        return x
+
+    def _vectors(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """Inputs of the tile, (*replica, [group], batch * positions, in / groups * kernel), and the positions."""
+        is_plain = self.groups == 1 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        if is_plain and not torch.compiler.is_compiling():
+            vectors, positions = rows(self._padded(x), self.kernel_size, self.stride, self.dilation)
+            return vectors.reshape(*self._lead, -1, vectors.shape[-1]), positions
+        windows, n, n_replicas = self.windows(x), len(self.kernel_size), math.prod(self.replicas)
         batch, channels = windows.shape[0] // n_replicas, self.in_channels // self.groups
         parts = windows.reshape(n_replicas, batch, self.groups, channels, *windows.shape[2:])
-        positions, kernel = range(4, 4 + n), range(4 + n, 4 + 2 * n)
-        n_samples = batch * math.prod(windows.shape[2 : 2 + n])
         # The one copy on the way.
-        vectors = parts.permute(0, 2, 1, *positions, 3, *kernel)
-        return vectors.reshape(*self._lead, n_samples, channels * math.prod(self.kernel_size))
+        vectors = parts.permute(0, 2, 1, *range(4, 4 + n), 3, *range(4 + n, 4 + 2 * n))
+        positions = list(windows.shape[2 : 2 + n])
+        n_samples = batch * math.prod(positions)
+        return vectors.reshape(*self._lead, n_samples, channels * math.prod(self.kernel_size)), positions
 
     def _rejoin(self, y: Tensor, positions: Sequence[int]) -> Tensor:
         """What the tile gave, (*replica, [group], batch * positions, out / groups), as (replica, batch, group, out /

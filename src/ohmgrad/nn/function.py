@@ -116,6 +116,8 @@ def read(tile: Tile | Grid, x: Tensor) -> Tensor:
         y = torch.ops.ohmgrad.read(vectors, tile.handle, call, tile.number, r)
     else:
         y = cast(Tensor, _TileRead.apply(vectors, tile.handle, tile, r))
+    if limits is not None and limits.settings.manage_output_clipping:
+        y = limits.manage(y, tile.out_limit)
     if tile.out_scale is not None:
         y = y * tile.out_scale[..., None, :]
     return y.reshape(*x.shape[:-1], n_out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ohmgrad import random
-from ohmgrad.pulses.numba_target import INLINE, NUMBA, njit, popcount
+from ohmgrad.pulses.numba_target import INLINE, NUMBA, bits_of_float, float_of_bits, njit, popcount
 from ohmgrad.pulses.settings import TRAINS
 from ohmgrad.pulses.train import HUGE
 from ohmgrad.vocabulary import retarget
@@ -14,8 +14,10 @@ fold0, fold1, bits = (retarget(f, NUMBA, words=True) for f in (random.fold0, ran
 inline = njit(**INLINE)
 # No fused products where pulses are counted: counts are the same everywhere.
 exact = njit(error_model="numpy")
+bare = njit(error_model="numpy", _nrt=False)  # of functions that make no arrays
 f32, u32 = np.float32, np.uint32
 BY_ROWS, BY_COLUMNS, BY_HITS = 1, 2, 3  # ways to take a mini-batch to the crosspoints
+LANES = 16  # to a multiple of which lines are filled up with 0: what is left of a loop would go one by one
 STOCHASTIC, MEAN_COUNT = (TRAINS.index(train) for train in ("stochastic", "mean-count"))
 
 
@@ -32,13 +34,17 @@ def prepare(x, d, lr, options, numbers, keys, cycle):
     length = np.empty(batch, np.int32)
     x_on = np.zeros((batch, n_words + 1, x.shape[1]), np.uint32)
     d_on = np.zeros((batch, n_words + 1, d.shape[1]), np.uint32)
-    room = np.empty((5, max(x.shape[1], d.shape[1])), np.uint32)
+    x_row, d_row = np.zeros(padded(x.shape[1]), x.dtype), np.zeros(padded(d.shape[1]), d.dtype)
+    most = max(x_row.size, d_row.size)
+    p, words = np.empty(most, np.float32), np.empty((3, most), np.uint32)
     for i in range(batch):
-        length[i] = _trains(x[i], d[i], lr, options, numbers, keys, cycle + i, x_on[i], d_on[i], room)
+        _copy(x[i], x_row, x.shape[1])
+        _copy(d[i], d_row, d.shape[1])
+        length[i] = _trains(x_row, d_row, lr, options, numbers, keys, cycle + i, x_on[i], d_on[i], p, words)
         if length[i] < 0:
             return length, x_on, d_on, False
-        _signs(x[i], x_on[i, -1])
-        _signs(d[i], d_on[i, -1])
+        _signs(x_row, words[0], x_on[i, -1])
+        _signs(d_row, words[0], d_on[i, -1])
     return length, x_on, d_on, True
 
 
@@ -62,13 +68,14 @@ def cheapest_way(x_on, d_on, length, kind, is_crossed):
 
 @exact
 def _cost_of_hits(x_on, d_on, length):
-    """Cycles that a mini-batch costs sample by sample: for lines that meet, and for crosspoints that pulses reach."""
+    """Cycles that a mini-batch costs sample by sample: lines that meet, crosspoints that pulses reach, the law."""
     cost = 0.0
     for i in range(length.size):
         if length[i] > 0:
             x, d = _set_bits(x_on, i), _set_bits(d_on, i)
             meet, pulses = x[0] * d[0], x[1] * d[1] / length[i]
-            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + min(meet, pulses) * 21.0
+            hits = min(meet, pulses)
+            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + hits * 30.0 + min(hits, 1.0) * 1400.0
     return cost
 
 
@@ -148,8 +155,19 @@ def lanes_of(on):
     return lane
 
 
-@exact
-def _trains(x, d, lr, options, numbers, keys, cycle, x_on, d_on, room):
+@bare
+def padded(n):
+    return (n + LANES - 1) // LANES * LANES
+
+
+@bare
+def _copy(a, b, n):
+    for j in range(n):
+        b[j] = a[j]
+
+
+@bare
+def _trains(x, d, lr, options, numbers, keys, cycle, x_on, d_on, p, words):
     """Slots of one sample's trains, which it makes; -1 where x or d holds NaN or infinity."""
     longest, is_managed, is_shortened, granularity = options[1], options[2] != 0, options[3] != 0, numbers[0]
     x_max, d_max = _largest(x), _largest(d)
@@ -169,74 +187,95 @@ def _trains(x, d, lr, options, numbers, keys, cycle, x_on, d_on, room):
         a, b = a * ratio, b / ratio
         if wanted > HUGE:
             a, b = HUGE / d_max, 1.0 / x_max
-    _line(x, b, int(n), options, numbers, key_of(keys, 0, cycle), x_on, room)
-    _line(d, a, int(n), options, numbers, key_of(keys, 1, cycle), d_on, room)
+    _line(x, b, int(n), options, numbers, key_of(keys, 0, cycle), x_on, p, words)
+    _line(d, a, int(n), options, numbers, key_of(keys, 1, cycle), d_on, p, words)
     return int(n)
 
 
-@inline
+@bare
 def _largest(values):
-    """The largest size, infinity where a value is not finite."""
-    largest, rest = 0.0, 0.0
-    for value in values:
-        size = abs(float(value))
+    """The largest size, or what is not finite: bits are in the order of sizes, and are compared many at a time."""
+    largest = bits_of_float(values.dtype.type(0.0))
+    for t in range(values.size):
+        size = bits_of_float(abs(values[t]))
         largest = size if size > largest else largest
-        rest += size - size  # NaN once a value is infinite or NaN
-    return largest if rest == 0.0 else np.inf
+    return float(float_of_bits(largest))
 
 
-@exact
-def _line(values, amplitude, length, options, numbers, key, words, room):
-    """Bits, or the probability, of each line that is not 0."""
-    m, place, p = 0, room[0], room[1].view(np.float32)
-    for j in range(values.size):
-        place[m] = j
-        m += 1 if values[j] != 0.0 else 0
-        if m == values.size:
-            break
-    for t in range(m):
-        p[t] = f32(min(abs(float(values[place[t]])) * amplitude, 1.0))
+@bare
+def _line(values, amplitude, length, options, numbers, key, on, p, words):
+    """Bits, or the probability, of each line that is not 0; where most are not, of all, for these lie side by side."""
+    place, n, m = words[0], on.shape[1], np.int32(0)
+    for t in range(values.size):
+        place[t] = u32(t)
+        p[t] = f32(min(abs(float(values[t])) * amplitude, 1.0))
+        m += np.int32(1 if values[t] != 0.0 else 0)
+    is_dense = is_most(m, n)
+    m = n if is_dense else _compact(values, p, place)
     if numbers[1] > 0.0:
         _round(values, amplitude, numbers[1], options[4] != 0, key, place, m, p)
     if options[0] == STOCHASTIC:
-        _bits(p, place, m, length, key, words, room)
+        _bits(p, place, m, is_dense, length, key, on, words[1], words[2])
     else:
-        for t in range(m):
-            words[0, place[t]] = room[1, t]
+        _put(p.view(np.uint32), place, m, is_dense, on[0])
 
 
-@exact
+@bare
+def _compact(values, p, place):
+    """Bring lines that are not 0 to the front, filled up with p = 0; how many they are."""
+    m = 0
+    for j in range(values.size):
+        place[m], p[m] = u32(j), p[j]
+        m += 1 if values[j] != 0.0 else 0
+        if m == values.size:
+            break
+    for j in range(m, padded(m)):
+        p[j] = f32(0.0)
+    return m
+
+
+@bare
 def _round(values, amplitude, resolution, is_random, key, place, m, p):
     """Probabilities in steps of the resolution; the draw stands in the slot after the last."""
     k0, k1 = fold0(key[0], u32(0xFFFFFFFF)), fold1(key[1], u32(0xFFFFFFFF))
     for t in range(m):
-        u = uniform(bits(k0, k1, u32(place[t]))) if is_random else 0.5
+        u = uniform(bits(k0, k1, place[t])) if is_random else 0.5
         steps = min(abs(float(values[place[t]])) * amplitude, 1.0) / resolution
         p[t] = f32(min(np.floor(steps + u) * resolution, 1.0))
 
 
-@exact
-def _bits(p, place, m, length, key, words, room):
-    threshold, is_on, found = room[2], room[3], room[4]
-    for t in range(m):
+@bare
+def _bits(p, place, m, is_dense, length, key, on, threshold, found):
+    n = padded(m)
+    for t in range(n):
         threshold[t] = u32(max(float(p[t]) * 4294967296.0 - 1.0, 0.0))
-        is_on[t] = u32(1) if p[t] > f32(0.0) else u32(0)
     for word in range((length + 31) // 32):
-        for t in range(m):
+        for t in range(n):
             found[t] = u32(0)
         for slot in range(32 * word, min(32 * word + 32, length)):
             s0, s1, shift = fold0(key[0], u32(slot)), fold1(key[1], u32(slot)), u32(slot % 32)
-            for t in range(m):
-                hit = is_on[t] if bits(s0, s1, u32(place[t])) <= threshold[t] else u32(0)
+            for t in range(n):
+                hit = u32(1) if bits(s0, s1, place[t]) <= threshold[t] else u32(0)
                 found[t] |= u32(hit << shift)
+        for t in range(n):
+            found[t] = found[t] if p[t] > f32(0.0) else u32(0)
+        _put(found, place, m, is_dense, on[word])
+
+
+@bare
+def _put(found, place, m, is_dense, on):
+    if is_dense:
+        _copy(found, on, m)
+    else:
         for t in range(m):
-            words[word, place[t]] = found[t]
+            on[place[t]] = found[t]
 
 
-@exact
-def _signs(values, out):
-    for j in range(values.size):
-        out[j] = u32(1) if values[j] > 0.0 else (u32(2) if values[j] < 0.0 else u32(0))
+@bare
+def _signs(values, signs, on):
+    for t in range(values.size):
+        signs[t] = u32(1) if values[t] > 0.0 else (u32(2) if values[t] < 0.0 else u32(0))
+    _copy(signs, on, on.size)
 
 
 @inline

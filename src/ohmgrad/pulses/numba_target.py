@@ -41,17 +41,16 @@ BARE: dict[str, Any] = {"_nrt": False, **FAST}
 
 @intrinsic
 def float_of_bits(typing: Any, a: Any) -> Any:
-    """The float32 number of these 32 bits."""
-    return numba_types.float32(numba_types.uint32), lambda context, builder, sig, args: builder.bitcast(
-        args[0], ir.FloatType()
-    )
+    """The floating-point number of these 32 or 64 bits."""
+    kind: Any = numba_types.float32 if a.bitwidth == 32 else numba_types.float64
+    return kind(a), lambda context, builder, sig, args: builder.bitcast(args[0], context.get_value_type(kind))
 
 
 @intrinsic
-def _bits_of_float(typing: Any, a: Any) -> Any:
-    return numba_types.uint32(numba_types.float32), lambda context, builder, sig, args: builder.bitcast(
-        args[0], ir.IntType(32)
-    )
+def bits_of_float(typing: Any, a: Any) -> Any:
+    """The bits of a float32 or float64 number: sizes are in the same order, with NaN beyond infinity."""
+    kind: Any = numba_types.uint32 if a.bitwidth == 32 else numba_types.uint64
+    return kind(a), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(kind.bitwidth))
 
 
 @intrinsic
@@ -141,7 +140,7 @@ def _exp32(a):
 @_inline
 def _log32(a):
     """ln a of normal float32 > 0, to 2e-7 of it or 1e-7: k ln 2 + ln m with m between sqrt(1/2) and sqrt(2)."""
-    word = _bits_of_float(a)
+    word = bits_of_float(a)
     k = np.int32(np.uint32(word - np.uint32(0x3F3504F3))) >> 23
     m = float_of_bits(np.uint32(word - np.uint32(np.uint32(k) << np.uint32(23))))
     s = (m - np.float32(1.0)) / (m + np.float32(1.0))
@@ -206,7 +205,7 @@ NUMBA = Target(
         "u32": _inline(lambda a: np.uint32(a)),
         "to_float": _inline(lambda a: np.float32(np.int32(a))),
         "signed": _inline(lambda a: np.float32(np.int32(a))),
-        "as_word": _inline(lambda a: _bits_of_float(np.float32(a))),
+        "as_word": _inline(lambda a: bits_of_float(np.float32(a))),
         "as_float": _inline(lambda a: float_of_bits(np.uint32(a))),
     },
     number=np.float32,

@@ -104,6 +104,7 @@ def _parts(axis: Any, f: Portrait) -> None:
 def _points(axis: Any, f: Portrait) -> None:
     axis.set(xlabel=f"symmetric point of {DRAWN} devices, {f.n_without} have none", ylabel="devices")
     axis.set_xlim(float(f.w[0]), float(f.w[-1]))
+    axis.locator_params(axis="x", nbins=5)  # numbers beside one another, not over
     if len(f.symmetric_points):
         axis.hist(f.symmetric_points, bins=np.linspace(float(f.w[0]), float(f.w[-1]), 60).tolist(), color=GREY)
 

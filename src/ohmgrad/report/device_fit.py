@@ -22,15 +22,14 @@ COLUMNS = ("device", "ramp", "pulse", "direction", "reading", "fitted", "residua
 
 
 def table(found: Characterised) -> Table:
-    """One line for each family; the chosen one marked."""
+    """One line for each family: the chosen one bold, those dim that the readings speak against."""
     view = Table(title="held-out readings", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     view.add_column("family", no_wrap=True)
     for name in ("free", "noise", "score", "below best", "error (% of range)"):
         view.add_column(name, justify="right", no_wrap=True)
     for r in found.rows:
-        below = found.rows[0].score - r.score
-        cells = [f"{r.fits[0].n_free}", r.fits[0].device.ctoc, f"{r.score:.4f}", f"{below:.4f} ± {r.score_se:.4f}"]
-        style = "bold" if r.is_chosen else ""
+        cells = [f"{r.fits[0].n_free}", r.fits[0].device.ctoc, f"{r.score:.4f}", f"{r.below:.4f} ± {r.below_se:.4f}"]
+        style = "bold" if r is found.chosen else "" if r.is_as_good else "dim"
         view.add_row(catalog.name_of(r.family), *cells, f"{_percent(found, r.error):.3g}", style=style)
     return view
 
@@ -78,14 +77,15 @@ def results(found: Characterised) -> dict[str, Any]:
         {
             "family": catalog.name_of(r.family),
             "score": r.score,
-            "score_below_best": found.rows[0].score - r.score,
-            "score_below_best_se": r.score_se,
+            "score_below_best": r.below,
+            "score_below_best_se": r.below_se,
+            "is_as_good_as_the_best": r.is_as_good,
             "held_out_error": r.error,
             "held_out_error_percent_of_range": _percent(found, r.error),
             "n_free": r.fits[0].n_free,
             "log_likelihood": sum(f.log_likelihood for f in r.fits),
             "ctoc": r.fits[0].device.ctoc,
-            "is_chosen": r.is_chosen,
+            "is_chosen": r is found.chosen,
         }
         for r in found.rows
     ]
@@ -189,9 +189,9 @@ def _steps(axis: Any, found: Characterised) -> None:
             values = y[own][where == k]
             error = values.std() / math.sqrt(len(values))
             axis.errorbar(x[own][where == k].mean(), values.mean(), error, fmt="o", color=color, markersize=3.5)
-        for row in (r for r in found.rows if r.is_chosen or r is found.rows[0]):
+        for row in (r for r in found.rows if r is found.chosen or not r.below):
             step = row.fits[0].device.step(torch.as_tensor(w), is_up).numpy()
-            axis.plot(w, step, color=color, linestyle="-" if row.is_chosen else ":", linewidth=1.2)
+            axis.plot(w, step, color=color, linestyle="-" if row is found.chosen else ":", linewidth=1.2)
     axis.axhline(0.0, color=GREY, linewidth=0.6)
     axis.set(
         xlabel="state w", ylabel="change of w by one pulse", title="mean steps, fitted response (dotted: best score)"
@@ -213,9 +213,8 @@ def _residuals(axis: Any, found: Characterised) -> None:
 
 def _families(axis: Any, found: Characterised) -> None:
     rows = found.rows[::-1]
-    below = [found.rows[0].score - r.score for r in rows]
-    colors = [UP if r.is_chosen else GREY for r in rows]
-    axis.barh(range(len(rows)), below, xerr=[r.score_se for r in rows], color=colors, alpha=0.8)
+    colors = [UP if r is found.chosen else GREY for r in rows]
+    axis.barh(range(len(rows)), [r.below for r in rows], xerr=[r.below_se for r in rows], color=colors, alpha=0.8)
     axis.set(xlabel="held-out score below the best (log density of a reading)", title="families; chosen in red")
     axis.set_xscale("symlog", linthresh=1e-3)
     axis.set_xlim(left=0.0)

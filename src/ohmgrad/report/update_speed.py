@@ -62,6 +62,8 @@ def closing(rows: list[dict[str, Any]], left_out: list[tuple[int, int, int]], li
         lines.append(
             "  " + "; ".join(f"dw_min {dw:g}, {zeros:.0%} zeros: {kind:.1f}" for (dw, zeros), (kind, _) in kinds)
         )
+        own = median_ratios(mine, "device").items()
+        lines.append("  " + "; ".join(f"{device}: {ratio:.1f}" for (device,), (ratio, _) in own))
     r = slowest(rows)
     case = f"{r['device']}, {r['out']}x{r['in']}, batch {r['batch']}, dw_min {r['dw_min']:g}, "
     case += f"{r['sparsity']:.0%} zeros, {r['threads']} thread{'s' * (r['threads'] > 1)}"

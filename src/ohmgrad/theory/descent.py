@@ -102,6 +102,7 @@ def descend(
     options = {"device": device, "update": update or ExpectedUpdate()}
     tile = Tile(weight, algorithm=algorithm or AnalogSGD(), crossbar=options, seed=seed)
     generator = torch.Generator().manual_seed(seed)
+    bar, _ = tile.algorithm.at_rest(tile.state)
     f_star, curves, sums, n = instance.f_star, [], _Sums(), 0
     for k in range(settle + steps):
         w = tile.weight
@@ -112,7 +113,6 @@ def descend(
             curves.append((k, float(loss.mean()), float(squared.mean())))
             on_look(k, tile)
             if k >= settle:
-                bar, _ = tile.algorithm.at_rest(tile.state)
                 S = asymmetry(bar.device_model, bar.weight, bar.params)
                 sums.add(w, gradient, sample.as_dense().abs(), loss, squared, S)
                 n += 1

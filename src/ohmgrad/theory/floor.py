@@ -92,7 +92,8 @@ def predicted_floor(
     tile = Tile(instance.optimum, algorithm=algorithm, crossbar={"device": device}, seed=seed)
     bar, at_rest = algorithm.at_rest(tile.state)
     fixed = None if at_rest is bar.weight else pull(bar.device_model, at_rest, bar.params)
-    w, failed = _balance(instance, bar, fixed)
+    _, holder = algorithm.mixture(tile.state)[0]  # of the weight
+    w, failed = _balance(instance, bar, fixed, _bounds(holder))
     if isinstance(algorithm, MixedPrecision):
         failed.append("balance: MixedPrecision sends what is left of a digital sum, not pulses that follow E|g|")
     spread = 0.0
@@ -109,9 +110,11 @@ def _bounds(bar: Crossbar) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _balance(instance: Instance, bar: Crossbar, fixed: Tensor | None) -> tuple[Tensor, list[str]]:
+def _balance(
+    instance: Instance, bar: Crossbar, fixed: Tensor | None, bounds: tuple[Tensor, Tensor]
+) -> tuple[Tensor, list[str]]:
     """The root of T (eq. 1) by Powell's method, started inside the bounds, and what stands against it."""
-    shape, (low, high) = instance.optimum.shape, _bounds(bar)
+    shape, (low, high) = instance.optimum.shape, bounds
 
     def T(flat: Tensor) -> Tensor:
         w = flat.reshape(shape)
@@ -153,7 +156,8 @@ def _spread(
     z = torch.randn(DRAWS, w.numel(), generator=generator, dtype=torch.float64)
     covariance, seeds, low_high = torch.zeros_like(A), torch.arange(DRAWS), _bounds(bar)
     for k in range(ROUNDS):
-        root = torch.linalg.cholesky(covariance + 1e-300 * torch.eye(len(A))) if k else covariance
+        values, vectors = torch.linalg.eigh(covariance)
+        root = vectors * values.clamp(min=0.0).sqrt()  # also of noise that leaves some directions out
         at = torch.clamp(w + (z @ root.mT).reshape(-1, *shape), *low_high)
         delta = -lr * instance.noisy_gradient(at, generator)
         change = expected_increment(at, delta, device, params, settings=update, seed=seeds, cycle=torch.tensor(k))

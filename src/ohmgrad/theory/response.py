@@ -59,9 +59,11 @@ def potential(device: Device, w: Tensor, params: Params | None = None) -> Tensor
     at_point = f0 + f1 * point
     x = w - point
     h = f1 * x / at_point
-    is_small = h.abs() < 1e-4
+    # (h - log(1 + h)) / h^2, by its series where that loses digits.
+    is_small = h.abs() < 0.02
     safe = torch.where(is_small, 1.0, h)
-    share = torch.where(is_small, 0.5 - h / 3.0 + h * h / 4.0, (safe - torch.log1p(safe)) / (safe * safe))
+    series = torch.stack([(-h) ** n / (n + 2.0) for n in range(8)]).sum(0)
+    share = torch.where(is_small, series, (safe - torch.log1p(safe)) / safe.square())
     return g1 * x * x / at_point * share
 
 
