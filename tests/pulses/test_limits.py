@@ -18,29 +18,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chance import assert_mean, assert_variance
-from ohmgrad import Crossbar, ExpectedUpdate, PulsedUpdate
+from ohmgrad import ExpectedUpdate, PulsedUpdate
 from ohmgrad.devices import Device, LinearStep, SoftBounds
+from ohmgrad.experiments.verify.e18_fidelity import ROUNDED, change, changes
 
 TAU = 2.0
 SOFT = SoftBounds(w_max=TAU, w_min=-TAU)
 LINEAR = LinearStep(w_max=TAU, w_min=-TAU, gamma_up=0.3, gamma_down=0.6)
-ROUNDED = PulsedUpdate(train="deterministic", bit_length=65535)
 EXACT = {"soft-bounds": (SOFT, 1.0, 1.0), "linear-step": (LINEAR, 0.3, 0.6)}  # device, gamma up and down
-
-
-def change(device: Device, update: ExpectedUpdate | PulsedUpdate, increment: float, start: float) -> float:
-    """Of one weight that is asked to move by `increment`."""
-    return float(changes(device, update, abs(increment), torch.tensor([[-math.copysign(1.0, increment)]]), start))
-
-
-def changes(
-    device: Device, update: ExpectedUpdate | PulsedUpdate, lr: float, d: Tensor, start: float, columns: int = 1, seed=0
-) -> Tensor:
-    """Of every weight, (out, columns), when row i is asked to move by -lr d_i."""
-    weight = torch.full((d.shape[1], columns), start, dtype=torch.float64)
-    bar = Crossbar(tuple(weight.shape), device=device, update=update, seed=seed, weight=weight, dtype=weight.dtype)
-    bar.pulse(torch.ones(1, columns, dtype=torch.float64), d.double(), lr)
-    return bar.weight - weight
 
 
 def slopes(x: list[float], y: list[float]) -> list[float]:
