@@ -177,7 +177,9 @@ def _with_finer_pulses(algorithm: Any) -> Any:
 
 
 def _has_shift(tile: Tile) -> bool:
-    return any(bool(((up - down).abs() > 2e-3 * (up + down)).any()) for up, down in map(_steps_at_zero, single_crossbars(tile)))
+    return any(
+        bool(((up - down).abs() > 2e-3 * (up + down)).any()) for up, down in map(_steps_at_zero, single_crossbars(tile))
+    )
 
 
 def _has_range(tile: Tile) -> bool:

@@ -77,6 +77,7 @@ def _lost(tile: Tile, lr: float) -> Lost:
     if not isinstance(bar, Crossbar):
         return Lost(math.nan, math.nan, math.nan)
     write = bar.write
+    copied.handle.grad = tile.handle.grad  # which a deep copy leaves out, and without which nothing waits
 
     def note(update: Update, lr: float) -> None:
         asked.append(lost(bar, update, lr))

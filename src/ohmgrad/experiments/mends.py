@@ -129,7 +129,9 @@ def _zero_shift(tile: Tile) -> None:
     def referenced(bar: Crossbar) -> Crossbar:
         reference, ideal = symmetric_point(bar), Ideal()
         options = _options(bar) | {"seed": bar.seed.flatten().tolist()}
-        cells: Any = VectorCells(bar.shape, device=reference_cell(bar.device_model, ideal), **options).to(bar.weight.device)
+        cells: Any = VectorCells(bar.shape, device=reference_cell(bar.device_model, ideal), **options).to(
+            bar.weight.device
+        )
         cells._bars[0] = copy.deepcopy(bar)
         cells.bars[1].set_weight(reference)
         cells.set_weight(bar.weight)
