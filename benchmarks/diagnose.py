@@ -6,8 +6,8 @@ Baseline: the fault that was planted, which is known. A network (64-32-24-10, ta
 by pulse on good devices and converters, but for one tile that is bad in one way. `diagnose` then sees the trained
 network alone, and has to name the tile and the effect. Then both, the network as it is and with the recommended mend,
 train on for as many epochs: accuracies are of the test set, the mean after each of the last epochs. Five faults on two
-tiles each, and networks without a fault, in which no tile is to be named. All have the same settings; seed 0, with
-which the faults' strengths were chosen by what they do to the accuracy, is not among the seeds.
+tiles each, and networks without a fault, in which no tile is to be named. All have the same settings; seeds below 100
+were for choosing the faults' strengths, by what they do to the accuracy, and thresholds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from ohmgrad.report.files import write_json
 
 TILES = ("0", "2", "4")  # of the layers 64-32, 32-24, 24-10
 LR, BATCH, EPOCHS, TESTED = 0.1, 10, 10, 5  # TESTED: of the epochs, the last, over which accuracies are averaged
-DEVICE = og.devices.SoftBounds(w_max=4.0, w_min=-4.0, dw_min=2e-3, dw_min_ctoc=0.1)
+# As of aihwkit's capacitor, nearly symmetric; what has tau or a symmetric point to be wrong is soft bounds.
+DEVICE = og.devices.LinearStep(w_max=4.0, w_min=-4.0, dw_min=2e-3, dw_min_ctoc=0.1, gamma_up=0.05, gamma_down=0.05)
+SOFT = og.devices.SoftBounds(w_max=4.0, w_min=-4.0, dw_min=2e-3, dw_min_ctoc=0.1)
 CONVERTERS = og.IO(out_noise=0.02)  # a third of the default's noise
 
 
@@ -50,10 +52,10 @@ class Fault:
 
 FAULTS = {
     "none": Fault(),
-    "small tau": Fault(device=replace(DEVICE, w_max=0.2, w_min=-0.2), effect="narrow range"),
-    "coarse states": Fault(device=replace(DEVICE, dw_min=3.0), effect="coarse steps"),
+    "small tau": Fault(device=replace(SOFT, w_max=0.2, w_min=-0.2), effect="narrow range"),
+    "coarse states": Fault(device=replace(DEVICE, dw_min=4.0), effect="coarse steps"),
     "read noise": Fault(converters=replace(CONVERTERS, out_noise=1.5), effect="read noise"),
-    "shifted symmetric point": Fault(device=replace(DEVICE, up_down=0.8), effect="shifted symmetric point"),
+    "shifted symmetric point": Fault(device=replace(SOFT, w_max=1.0, w_min=-1.0, up_down=0.9), effect="shifted symmetric point"),
     "clipped converter": Fault(
         converters=replace(CONVERTERS, out_bound=0.2, bound_management="none"), effect="clipped converter"
     ),
@@ -166,7 +168,7 @@ def table(cases: list[dict[str, Any]]) -> Table:
 
 
 def main(
-    seed: Annotated[int, typer.Option(help="Of the first network; each has the next one.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first network; each has the next one.")] = 101,
     out: Annotated[Path | None, typer.Option(help="Where to write the figures, JSON.")] = None,
 ) -> None:
     """Train, diagnose and mend all networks."""

@@ -31,7 +31,7 @@ def diagnose(
         str | None, Option(help=f"Data set, {', '.join(DATASETS)}; that of the training if absent.")
     ] = None,
     data_dir: Annotated[Path | None, Option(help="Directory of the data files; else OHMGRAD_DATA.")] = None,
-    steps: Annotated[int, Option(help="Mini-batches of each run of training on.")] = 200,
+    steps: Annotated[int, Option(help="Mini-batches of each run of training on.")] = 400,
     repeats: Annotated[int, Option(help="Runs for each change, with other orders and other noise.")] = 4,
     lr: Annotated[float | None, Option(help="Step of training on; where the training began if absent.")] = None,
     seed: Annotated[int, Option(help="Of the order of the samples.")] = 0,
@@ -71,17 +71,10 @@ def diagnose(
             on_run=lambda change: progress.update(task, description=f"training on: {change[:60]}"),
         )
     versions = {"ohmgrad": __version__, "torch": torch.__version__, "numpy": numpy.__version__}
-    own = {
-        "checkpoint": str(checkpoint),
-        "steps": steps,
-        "repeats": repeats,
-        "lr": lr,
-        "seed": seed,
-        "processor": device,
-    }
+    own = {"checkpoint": str(checkpoint), "steps": steps, "repeats": repeats, "lr": lr, "seed": seed}
     content = {
         **report.content(found),
-        "settings": {**own, "training": plain(settings)},
+        "settings": {**own, "processor": device, "training": plain(settings)},
         "seconds": time.perf_counter() - start,
         "versions": versions | {"python": platform.python_version()},
     }

@@ -65,9 +65,8 @@ def _replace_devices(bar: Crossbar, device: Device, params: Mapping[str, Any]) -
 
 def _reader(old: nn.Module, io: Callable[[IO], IO], bar: Crossbar) -> Reader:
     assert isinstance(old, Reader)  # said for the type checker
-    new = Reader(io(old.io), direction=old.direction, replicas=bar.replicas, dtype=bar.weight.dtype).to(
-        bar.weight.device
-    )
+    made = Reader(io(old.io), direction=old.direction, replicas=bar.replicas, dtype=bar.weight.dtype)
+    new = made.to(bar.weight.device)
     for name, value in new.named_buffers():
         if (before := old._buffers.get(name)) is not None:
             value.copy_(before)

@@ -38,7 +38,7 @@ def diagnose(
     *,
     lr: float,
     loss: Callable[[Any, Any], Tensor] = cross_entropy,
-    steps: int = 200,
+    steps: int = 400,
     repeats: int = 4,
     seed: int = 0,
     make_optimizer: Callable[..., AnalogOptimizer] = AnalogOptimizer,

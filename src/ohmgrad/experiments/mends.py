@@ -45,10 +45,10 @@ class Mend:
 def restart(tile: Tile, algorithm: Algorithm | None = None, factor: float = 1.0) -> None:
     """The tile's weight on the same devices under another algorithm, its digital scale times a factor.
 
-    Whatever else the algorithm keeps (fast crossbars, buffers) starts anew; further crossbars draw devices of their own.
+    Whatever else the algorithm keeps (fast crossbars, buffers) starts anew; further crossbars draw their own devices.
     """
     mixture = tile.algorithm.mixture(tile.state)
-    own, weight = mixture[0][1], sum_of(gain * bar.weight for gain, bar in mixture)
+    own, held = mixture[0][1], sum_of(gain * bar.weight for gain, bar in mixture)
     made: list[Crossbar] = []
 
     def new_crossbar(weight: Tensor | None = None, *, device: Device | Cell | None = None) -> Crossbar:
@@ -58,9 +58,9 @@ def restart(tile: Tile, algorithm: Algorithm | None = None, factor: float = 1.0)
 
     if algorithm is not None:
         tile.algorithm = algorithm
-    tile.state = tile.algorithm.init(new_crossbar, weight / factor)
+    tile.state = tile.algorithm.init(new_crossbar, held / factor)
     if factor != 1.0:
-        tile.scale = factor * (weight.new_ones(*tile.replicas, 1) if tile.scale is None else tile.scale)
+        tile.scale = factor * (held.new_ones(*tile.replicas, 1) if tile.scale is None else tile.scale)
 
 
 def mends(effect: str, tile: Tile) -> list[Mend]:
@@ -116,7 +116,7 @@ def _averaged(io: IO) -> IO:
 
 
 _AVERAGED = _with_reads(
-    f"{READS} reads averaged in place of one (IO.out_noise and the like over {READS**0.5:g}), in {READS} times the time",
+    f"{READS} reads averaged (IO.out_noise and the like over {READS**0.5:g}), in {READS} times the time",
     _averaged,
 )
 _MANAGED = _with_reads(
@@ -129,9 +129,8 @@ def _zero_shift(tile: Tile) -> None:
     def referenced(bar: Crossbar) -> Crossbar:
         reference, ideal = symmetric_point(bar), Ideal()
         options = _options(bar) | {"seed": bar.seed.flatten().tolist()}
-        cells: Any = VectorCells(bar.shape, device=reference_cell(bar.device_model, ideal), **options).to(
-            bar.weight.device
-        )
+        made: Any = VectorCells(bar.shape, device=reference_cell(bar.device_model, ideal), **options)
+        cells = made.to(bar.weight.device)
         cells._bars[0] = copy.deepcopy(bar)
         cells.bars[1].set_weight(reference)
         cells.set_weight(bar.weight)
@@ -141,7 +140,7 @@ def _zero_shift(tile: Tile) -> None:
 
 
 _ZERO_SHIFT = Mend(
-    "zero-shifting (crossbar.zero_shift, devices.reference_cell): a reference array in the symmetric points is taken off",
+    "zero-shifting (crossbar.zero_shift, devices.reference_cell): a reference array in the symmetric points",
     _zero_shift,
 )
 

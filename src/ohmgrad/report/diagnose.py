@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,24 @@ from rich.table import Table
 
 from ohmgrad.experiments.diagnosis import Diagnosis, Gain
 from ohmgrad.report.files import write
-from ohmgrad.theory.diagnosis import TileDiagnosis
+from ohmgrad.theory.diagnosis import ReadError, TileDiagnosis
 
+SHOWN = 4  # tiles of the table
 WIDTH = 52  # of a mend's words in the figure
 
 
 def table(found: Diagnosis) -> Table:
-    """A row for each tile, the costliest first."""
-    view = Table(title=f"tiles, the costliest first; loss of training on {found.loss:.4g}", pad_edge=False)
-    heads = (
-        *("tile", "size", "ideal, loss falls by", "gradient", "its noise", "saturated", "off centre", "drift / pull"),
-        *("lost: below half a step", "trains", "bounds", "read error", "noise", "steps", "clipping"),
-        *("floor predicted", "measured"),
-    )
-    for head in heads:
-        view.add_column(head, justify="left" if head == "tile" else "right")
+    """A column for each of the costliest tiles, a row for each figure."""
     tiles = {tile.name: tile for tile in found.tiles}
-    for name, gain in found.costs.items():
-        view.add_row(*_row(tiles[name], gain))
+    shown = [(tiles[name], gain) for name, gain in list(found.costs.items())[:SHOWN]]
+    view = Table(title=f"tiles, the costliest first; loss of training on: {found.loss:.4g}")
+    view.add_column("")
+    for tile, _ in shown:
+        view.add_column(f"{tile.name} ({tile.shape[1]}-{tile.shape[0]})", justify="right")
+    view.add_row("made ideal, the loss falls by", *(str(gain) for _, gain in shown))
+    for label, show in ROWS.items():
+        view.add_row(label, *(show(tile) for tile, _ in shown))
     return view
-
-
-def _row(tile: TileDiagnosis, gain: Gain) -> list[str]:
-    lost, read = tile.lost, tile.forward
-    shares = (
-        lost.below_half_step,
-        lost.in_trains,
-        lost.at_bounds,
-        read.relative,
-        read.noise,
-        read.steps,
-        read.clipping,
-    )
-    return [
-        *(tile.name, f"{tile.shape[1]}-{tile.shape[0]}", str(gain), f"{tile.gradient:.1e}", f"{tile.noise:.1e}"),
-        *(percent(tile.saturated), percent(tile.distance), ratio(tile.drift, tile.pull)),
-        *map(percent, shares),
-        *(f"{tile.floor_predicted:.1e}", f"{max(tile.floor_measured, 0.0):.1e}"),
-    ]
 
 
 def percent(share: float) -> str:
@@ -68,6 +48,23 @@ def ratio(part: float, whole: float) -> str:
     ('0.25', '-')
     """
     return f"{part / whole:.2g}" if whole and math.isfinite(part) else "-"
+
+
+def _read(error: ReadError) -> str:
+    return f"{percent(error.relative)}: {percent(error.noise)}, {percent(error.steps)}, {percent(error.clipping)}"
+
+
+ROWS: dict[str, Callable[[TileDiagnosis], str]] = {
+    "gradient of a device, its noise": lambda t: f"{t.gradient:.1e}, {t.noise:.1e}",
+    "devices saturated": lambda t: percent(t.saturated),
+    "distance from symmetric point": lambda t: percent(t.distance),
+    "drift toward it over pull": lambda t: ratio(t.drift, t.pull),
+    "asked below half a step": lambda t: percent(t.lost.below_half_step),
+    "lost in trains, at bounds": lambda t: f"{percent(t.lost.in_trains)}, {percent(t.lost.at_bounds)}",
+    "read error: noise, steps, clipping": lambda t: _read(t.forward),
+    "backward": lambda t: _read(t.backward),
+    "squared gradient, floor predicted": lambda t: f"{max(t.floor_measured, 0.0):.1e}, {t.floor_predicted:.1e}",
+}
 
 
 def content(found: Diagnosis) -> dict[str, Any]:
@@ -102,8 +99,8 @@ def draw(path: Path, found: Diagnosis) -> None:
     shown = {name: title for name, title in titles.items() if gains(found, name)}
     n_bars = [len(gains(found, name)) for name in shown]
     figure, axes = plt.subplots(
-        len(shown), 1, figsize=(8.5, 1.2 + 0.34 * sum(n_bars) + 0.6 * len(shown)), height_ratios=[n + 1 for n in n_bars],
-        layout="constrained", squeeze=False, sharex=True,
+        len(shown), 1, figsize=(8.5, 1.2 + 0.34 * sum(n_bars) + 0.6 * len(shown)), layout="constrained",
+        height_ratios=[n + 1 for n in n_bars], squeeze=False, sharex=True,
     )  # fmt: skip
     for axis, (name, title) in zip(axes[:, 0], shown.items(), strict=True):
         bars = {k: gain for k, gain in gains(found, name).items() if math.isfinite(gain.mean)}
