@@ -38,6 +38,7 @@ LR, BATCH, EPOCHS, TESTED = 0.1, 10, 10, 5  # TESTED: of the epochs, the last, o
 # As of aihwkit's capacitor, nearly symmetric; what has tau or a symmetric point to be wrong is soft bounds.
 DEVICE = og.devices.LinearStep(w_max=4.0, w_min=-4.0, dw_min=2e-3, dw_min_ctoc=0.1, gamma_up=0.05, gamma_down=0.05)
 SOFT = og.devices.SoftBounds(w_max=4.0, w_min=-4.0, dw_min=2e-3, dw_min_ctoc=0.1)
+PULSED = og.PulsedUpdate()
 CONVERTERS = og.IO(out_noise=0.02)  # a third of the default's noise
 
 
@@ -67,7 +68,7 @@ PLANTED = (
 )  # fmt: skip
 
 
-def network(fault: str, tile: str, seed: int) -> nn.Module:
+def network(fault: str, tile: str, seed: int, update: Any = PULSED) -> nn.Module:
     """The untrained network with that tile bad."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -75,7 +76,7 @@ def network(fault: str, tile: str, seed: int) -> nn.Module:
     bad = FAULTS[fault]
     rule = og.Rule(tile, device=bad.device, periphery=og.Periphery(forward=bad.converters, backward=bad.converters))
     good = og.Periphery(forward=CONVERTERS, backward=CONVERTERS)
-    return og.convert(net, device=DEVICE, periphery=good, update=og.PulsedUpdate(), seed=seed, rules=rule)
+    return og.convert(net, device=DEVICE, periphery=good, update=update, seed=seed, rules=rule)
 
 
 def train(model: nn.Module, data: Dataset, seed: int, epochs: int = EPOCHS) -> float:
