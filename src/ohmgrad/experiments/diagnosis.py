@@ -11,6 +11,7 @@ from torch import nn
 
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.experiments.effects import EFFECTS
+from ohmgrad.experiments.figures import tile_name
 from ohmgrad.experiments.mends import mends
 from ohmgrad.theory.diagnosis import TileDiagnosis
 
@@ -91,8 +92,8 @@ class Diagnosis:
 
 
 def tiles_of(model: nn.Module) -> dict[str, Tile]:
-    """The tiles of a model, by the names of their layers where these have one each."""
-    return {name.removesuffix(".tile"): m for name, m in model.named_modules() if isinstance(m, Tile)}
+    """The tiles of a model by name."""
+    return {tile_name(name): m for name, m in model.named_modules() if isinstance(m, Tile)}
 
 
 def _first_sure(gains: Mapping[str, Gain]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -38,13 +39,22 @@ def tile_figures(
     return tuple(_figures(name, tile, gradients[name], len(some), share_unseen, lr) for name, tile in tiles.items())
 
 
+def tile_name(name: str) -> str:
+    """A tile by the name of its layer, and its number where the layer has a grid of them.
+
+    >>> tile_name("encoder.0.tile"), tile_name("head.tile.tiles.2")
+    ('encoder.0', 'head[2]')
+    """
+    return re.sub(r"\.tile\.tiles\.(\d+)$", r"[\1]", name).removesuffix(".tile")
+
+
 def _figures(name: str, tile: Tile, g: Gradients, n: int, share_unseen: float, lr: float) -> TileDiagnosis:
     updates = tile.waiting
     forward, backward = _reads(tile, updates)
     device = device_figures(tile, g.mean, g.mean_abs)
     measured = g.mean.square().sum((-2, -1)) - share_unseen * g.variance.sum((-2, -1)) / n
     return TileDiagnosis(
-        name=name.removesuffix(".tile"),
+        name=tile_name(name),
         shape=tile.shape,
         gradient=float(g.mean.square().mean().sqrt()),
         noise=float(g.variance.clamp(min=0.0).mean().sqrt()),
