@@ -132,7 +132,10 @@ class _Trial:
                 if not torch.isfinite(loss):
                     return math.inf
                 loss.backward()
-                optimizer.step()
+                try:
+                    optimizer.step()
+                except ValueError:  # infinite numbers and NaN do not pass the crossbars' doors
+                    return math.inf
                 total += float(loss.detach()) if step >= first else 0.0
         return total / (self.steps - first)
 
