@@ -56,7 +56,9 @@ FAULTS = {
     "small tau": Fault(device=replace(SOFT, w_max=0.2, w_min=-0.2), effect="narrow range"),
     "coarse states": Fault(device=replace(DEVICE, dw_min=4.0), effect="coarse steps"),
     "read noise": Fault(converters=replace(CONVERTERS, out_noise=1.5), effect="read noise"),
-    "shifted symmetric point": Fault(device=replace(SOFT, w_max=1.0, w_min=-1.0, up_down=0.9), effect="shifted symmetric point"),
+    "shifted symmetric point": Fault(
+        device=replace(SOFT, w_max=1.0, w_min=-1.0, up_down=0.9), effect="shifted symmetric point"
+    ),
     "clipped converter": Fault(
         converters=replace(CONVERTERS, out_bound=0.2, bound_management="none"), effect="clipped converter"
     ),

@@ -108,7 +108,7 @@ def test_bad_input_is_one_line(checkpoint, words, message, tmp_path, capsys, mon
 
 def test_files_that_are_no_run_are_refused(tmp_path, capsys):
     og.save(tmp_path / "own.safetensors", torch.nn.Linear(1, 1), epoch=3)
-    strange = dict.fromkeys(KEYS, {"name": "Quux"}) | {"data": {"name": "digits"}}
+    strange = {key: {"name": "Quux"} for key in KEYS} | {"data": {"name": "digits"}}
     og.save(tmp_path / "strange.safetensors", torch.nn.Linear(1, 1), settings=strange)
     for name, message in (
         ("none.safetensors", "No such file"),

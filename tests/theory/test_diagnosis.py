@@ -46,7 +46,7 @@ def test_unit_cells_have_no_such_figures():
 
 
 def test_what_is_lost_by_hand():
-    """Of 0.004 and 0.03, asked at once, 0.004 is below half a step of 0.01; up from 0.49 at bounds 0.5, 0.02 is lost."""
+    """Of 0.004 and 0.03, 0.004 is below half a step of 0.01; up from 0.49 at bounds of 0.5, 0.02 is lost."""
     hard = ConstantStep(w_max=0.5, w_min=-0.5, dw_min=0.01)
     bar = tile_of(hard, torch.tensor([[0.0, 0.49]]).double()).crossbars[0]
     found = lost(bar, Dense(-torch.tensor([[0.04, 0.3]]).double()), 0.1)

@@ -128,8 +128,8 @@ _MANAGED = _with_reads(
 def _zero_shift(tile: Tile) -> None:
     def referenced(bar: Crossbar) -> Crossbar:
         reference, ideal = symmetric_point(bar), Ideal()
-        options = _options(bar) | {"seed": bar.seed.flatten().tolist()}
-        made: Any = VectorCells(bar.shape, device=reference_cell(bar.device_model, ideal), **options)
+        cell, seed = reference_cell(bar.device_model, ideal), bar.seed.flatten().tolist()
+        made: Any = VectorCells(bar.shape, device=cell, seed=seed, **_options(bar))
         cells = made.to(bar.weight.device)
         cells._bars[0] = copy.deepcopy(bar)
         cells.bars[1].set_weight(reference)
