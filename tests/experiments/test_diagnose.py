@@ -69,7 +69,7 @@ def test_ideal_tiles_cost_nothing():
     """On ideal hardware, whatever is switched off, the very same losses come again."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Dropout(0.2), nn.Linear(5, 3))
-    model = og.convert(net, device=Ideal(), algorithm=og.TikiTaka(n_reads=None))
+    model = og.convert(net, device=Ideal())
     loader = [(torch.randn(8, 6), torch.randint(3, (8,))) for _ in range(5)]
     found = og.diagnose(model, loader, lr=0.2, steps=10, repeats=2)
     assert all(gain == Gain(0.0, 0.0) for gain in (*found.costs.values(), found.together))

@@ -1,8 +1,9 @@
 """Which tile of a network costs it most, by what effect, and what mends that: measured by training on without it.
 
-A tile's cost is what the loss gains when that tile alone is made ideal and training goes on; an effect's, when it alone
-is switched off. All runs start from the same model, meet the same mini-batches in the same order and draw the same
-noise, so that their difference is the change alone; repeats with other orders and other noise give its standard error.
+A tile's cost is what the loss gains when that tile alone is made ideal (digital SGD, exact reads) and training goes on;
+an effect's, when it alone is switched off. All runs start from the same model, meet the same mini-batches in the same
+order and draw the same noise, so that their difference is the change alone; repeats with other orders and other noise
+give its standard error.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from ohmgrad.algorithms import AnalogSGD
 from ohmgrad.crossbar.changed import changed
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.crossbar.tile import Tile
+from ohmgrad.crossbar.tile import State, Tile, sum_of
 from ohmgrad.devices import Ideal
 from ohmgrad.periphery import IO, PERFECT, without
 from ohmgrad.periphery.reader import Reader
@@ -57,22 +58,32 @@ def single_crossbars(tile: Tile) -> list[Crossbar]:
 
 
 def make_ideal(tile: Tile) -> None:
-    """Devices without bounds, asymmetry, noise and steps, and exact reads; the algorithm stays."""
-    finer_steps(tile)
+    """Digital SGD from the weight that the tile has: no bounds, asymmetry, noise or steps, and exact reads.
 
-    def ideal(bar: Crossbar) -> Crossbar:
-        g = bar.device_model.granularity
-        params = {"w_min": -math.inf, "w_max": math.inf, "dw_up": g, "dw_down": g}
-        lumped = ExpectedUpdate(bit_length=bar.update.bit_length)
-        return changed(bar, device=Ideal(dw_min=g), params=params, update=lumped, io=lambda io: PERFECT)
-
-    each_crossbar(tile, ideal)
+    The algorithm goes too: Tiki-Taka and its like need the pull of their fast devices, without which they swing.
+    """
+    weight, first = (
+        sum_of(gain * bar.weight for gain, bar in tile.algorithm.mixture(tile.state)),
+        single_crossbars(tile)[0],
+    )
+    g = first.device_model.granularity
+    params = {"w_min": -math.inf, "w_max": math.inf, "dw_up": g, "dw_down": g}
+    bar = changed(first, device=Ideal(dw_min=g), params=params, update=ExpectedUpdate(), io=lambda io: PERFECT)
+    bar.set_weight(weight)
+    tile.algorithm, tile.state = AnalogSGD(), State(bar=bar)
 
 
 def wide_range(tile: Tile) -> None:
-    """The response is everywhere what it is at 0, and there are no bounds."""
+    """The response of what holds the weight is everywhere what it is at 0, and there are no bounds.
+
+    Fast crossbars stay: see `make_ideal`.
+    """
+    (_, holder), *_ = tile.algorithm.mixture(tile.state)
+    held = [m for m in holder.modules() if isinstance(m, Crossbar)]
 
     def wide(bar: Crossbar) -> Crossbar:
+        if not any(bar is one for one in held):
+            return bar
         model, old = bar.device_model, bar.params
         up, down = _steps_at_zero(bar)
         params = {"w_min": -math.inf, "w_max": math.inf, "dw_up": up, "dw_down": down}
