@@ -113,6 +113,9 @@ def draw(path: Path, found: Diagnosis) -> None:
         axis.axvline(0.0, color="#444444", linewidth=0.8)
         axis.set_title(title, fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
+    means = [g.mean for name in shown for g in gains(found, name).values() if math.isfinite(g.mean)]
+    if max(means) > 0.0:  # what makes it worse need not be seen to its end
+        axes[-1, 0].set_xlim(left=max(1.1 * min(*means, 0.0), -max(means)))
     axes[-1, 0].set_xlabel(f"fall of the loss of training on ({found.loss:.3g}); red: above 0 by three standard errors")
     write(path, lambda p: figure.savefig(p, dpi=150))
     plt.close(figure)
