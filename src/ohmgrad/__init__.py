@@ -5,6 +5,7 @@ from ohmgrad.algorithms import AnalogSGD, TikiTaka
 from ohmgrad.checkpoint import load, save
 from ohmgrad.crossbar import Crossbar, InputRange, Mapping, Tile
 from ohmgrad.devices import presets
+from ohmgrad.experiments.diagnose import diagnose
 from ohmgrad.nn import (
     AnalogConv1d,
     AnalogConv2d,
@@ -61,6 +62,7 @@ __all__ = [
     "algorithms",
     "convert",
     "devices",
+    "diagnose",
     "load",
     "periphery",
     "presets",

@@ -126,7 +126,7 @@ def test_seeds_differ(digits, whole, tmp_path):
 
 
 def test_the_order_is_a_permutation_of_its_own_for_each_seed_and_epoch():
-    orders = [module._order(seed, epoch, 1000) for seed in (0, 1) for epoch in (1, 2)]
+    orders = [module.order(seed, epoch, 1000) for seed in (0, 1) for epoch in (1, 2)]
     assert all(sorted(order.tolist()) == list(range(1000)) for order in orders)
     assert len({tuple(order.tolist()) for order in orders}) == 4
 

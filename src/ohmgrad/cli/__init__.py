@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ohmgrad import __version__
-from ohmgrad.cli import bench, compare, device, recommend, train, verify
+from ohmgrad.cli import bench, compare, device, diagnose, recommend, train, verify
 
 # typer brings its own copy of click in newer versions; its base class of all usage errors is public only so.
 ClickError: Any = typer.BadParameter.__mro__[2]
@@ -20,6 +20,7 @@ app.command()(compare.compare)
 app.command()(train.train)
 app.command()(recommend.recommend)
 app.command()(verify.verify)
+app.command()(diagnose.diagnose)
 app.add_typer(bench.app, name="bench")
 app.add_typer(device.app, name="device")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +45,16 @@ class Gradients:
     variance: Tensor
 
 
-def tile_gradients(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> dict[str, Gradients]:
+def tile_gradients(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor] = replica_loss,
+) -> dict[str, Gradients]:
     """Gradients of every tile at the model's present weights; nothing is updated.
 
     Args:
         batches: mini-batches as the training saw them, x (replica, batch, in), y (replica, batch).
+        loss: of a mini-batch, from model(x) and y; of replicas, each one's.
     """
     tiles = {name: m for name, m in model.named_modules() if isinstance(m, Tile)}
     sums = {
@@ -58,7 +63,7 @@ def tile_gradients(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -
     n = 0
     for x, y in batches:
         model.zero_grad()
-        replica_loss(model(x), y).sum().backward()
+        loss(model(x), y).sum().backward()
         for name, tile in tiles.items():
             g = torch.stack([u.as_dense() for u in tile.waiting]).sum(0).double()
             # Where samples are applied one after the other, their pulses do not cancel before they reach the devices.

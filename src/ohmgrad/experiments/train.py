@@ -199,10 +199,10 @@ def _train_epoch(run: Run, on_step: Callable[[int], object]) -> None:
     """The rest of the present epoch, with checkpoints when they are due."""
     loop, place = run.settings.train, run.place
     started = time.monotonic() - place.seconds
-    order = _order(loop.seed, place.epoch, len(run.x)).to(run.x.device)
+    shuffled = order(loop.seed, place.epoch, len(run.x)).to(run.x.device)
     loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=run.x.device)
     while place.step < run.n_batches:
-        index = order[place.step * loop.batch_size : (place.step + 1) * loop.batch_size]
+        index = shuffled[place.step * loop.batch_size : (place.step + 1) * loop.batch_size]
         loss_sum += _step(run, run.x[index], run.y[index])
         place.step += 1
         on_step(run.steps_done)
@@ -244,7 +244,7 @@ def _step(run: Run, x: Tensor, y: Tensor) -> Tensor:
     return loss.detach()
 
 
-def _order(seed: int, epoch: int, n: int) -> Tensor:
+def order(seed: int, epoch: int, n: int) -> Tensor:
     """A permutation of n samples, a function of (seed, epoch)."""
     draws = random.uniform_plane(torch.tensor(seed), (random.Stream.ORDER, epoch), 1, n, torch.float64)
     return draws[0].argsort(stable=True)
