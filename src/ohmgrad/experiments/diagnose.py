@@ -28,7 +28,7 @@ from ohmgrad.periphery.reader import Reader
 
 Batch = tuple[Any, Any]
 Change = Callable[[Tile], None]
-NOTICED = 0.25  # share of the loss that tiles must cost to be named
+NOTICED = 0.15  # share of the loss that tiles must cost to be named
 AHEAD = 2.0  # times the next tile's cost, from which on one dominates
 NOISE_APART = 1 << 24  # numbers of cycles and reads between repeats, each of which draws noise of its own
 
@@ -142,7 +142,7 @@ class _Trial:
 
 
 def _where(costs: Mapping[str, Gain], together: Gain, trial: _Trial) -> tuple[str, ...]:
-    """One tile that surely costs a quarter of the loss, and surely twice as much as any other; or all; or none."""
+    """One tile that surely costs enough of the loss, and surely twice as much as any other; or all; or none."""
     (first, cost), *others = costs.items()
     is_ahead = all(trial.gain(o, first).is_sure and cost.mean > AHEAD * c.mean for o, c in others)
     if is_ahead and cost.is_sure and cost.mean > NOTICED * trial.loss:
