@@ -75,7 +75,7 @@ def _cost_of_hits(x_on, d_on, length):
             x, d = _set_bits(x_on, i), _set_bits(d_on, i)
             meet, pulses = x[0] * d[0], x[1] * d[1] / length[i]
             hits = min(meet, pulses)
-            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + hits * 30.0 + min(hits, 1.0) * 1400.0
+            cost += x_on.shape[2] + d[0] * 10.0 + meet * 2.0 + hits * 21.0 + min(hits, 1.0) * 1400.0
     return cost
 
 
