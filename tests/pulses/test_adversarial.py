@@ -256,6 +256,14 @@ class TestLayouts:
         other.pulse(inputs(2, 6), inputs(2, 5), torch.tensor([0.5]))
         assert not changed(other, state(plain))
 
+    def test_lr_of_each_replica_after_a_pulse_of_the_same_shape(self):
+        pair, x, d = crossbar(5, 6, replicas=(2,)), inputs(2, 2, 6), inputs(2, 2, 5)
+        pair.pulse(x, d, 0.5)
+        before = state(pair)
+        pair.pulse(x, d, torch.tensor([0.0, 0.5]).view(2, 1, 1))
+        moved = (pair.weight != before["weight"]).flatten(1).any(1)
+        assert moved.tolist() == [False, True]
+
     def test_a_given_weight_is_left_alone(self):
         weight = inputs(5, 6).clamp(-0.5, 0.5)
         given = weight.mT.contiguous().mT

@@ -183,8 +183,10 @@ class Crossbar(nn.Module):
             lr: step, finite; a negative one moves the other way.
         """
         is_known, batch = self._known
-        if not is_compiling() and is_known(x, d) and lr - lr == 0.0:  # the short way, for small crossbars
-            return self._send(x, d, float(lr), batch)
+        if (
+            not is_compiling() and is_known(x, d) and isinstance(lr, float) and lr - lr == 0.0
+        ):  # the short way, for small crossbars
+            return self._send(x, d, lr, batch)
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
         if not is_compiling() and isinstance(self.update, PulsedUpdate):
             self._known = elements.alike(x, d)

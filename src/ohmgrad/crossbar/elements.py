@@ -98,7 +98,7 @@ def values_for_all(values: Tensor, lr: Step) -> tuple[Tensor, float]:
 
 def own_steps(name: str, step: Step) -> Tensor | None:
     """The step if it is one for each replica, None if it is one for all. Raises ValueError where it is neither."""
-    if not isinstance(step, Tensor) or step.dim() == 0:
+    if not isinstance(step, Tensor) or step.numel() == 1:
         return None
     if step.shape[-2:] != (1, 1):
         raise ValueError(f"{name} needs a number, or a tensor (*replica, 1, 1), got the shape {tuple(step.shape)}")
