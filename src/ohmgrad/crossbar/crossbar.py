@@ -182,10 +182,8 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        is_known, batch = self._known
-        if (
-            not is_compiling() and is_known(x, d) and isinstance(lr, float) and lr - lr == 0.0
-        ):  # the short way, for small crossbars
+        is_known, batch = self._known  # the short way, for small crossbars
+        if not is_compiling() and is_known(x, d) and isinstance(lr, float) and lr - lr == 0.0:
             return self._send(x, d, lr, batch)
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
         if not is_compiling() and isinstance(self.update, PulsedUpdate):
