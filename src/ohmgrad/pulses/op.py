@@ -94,11 +94,8 @@ def _has_triton() -> bool:
 
 def finite(lr: float) -> float:
     """Door for a learning rate; in a graph it may be a symbol, and the operator looks. Raises ValueError."""
-    return lr if torch.compiler.is_compiling() else finite_number(lr)
-
-
-def finite_number(lr: float) -> float:
-    """`finite` outside graphs."""
+    if torch.compiler.is_compiling():
+        return lr
     if not math.isfinite(lr):
         raise ValueError(f"lr needs a finite number, got {lr}")
     return float(lr)
