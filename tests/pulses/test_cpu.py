@@ -82,7 +82,10 @@ def way_of(x: torch.Tensor, d: torch.Tensor, lr: float = 0.02) -> int:
     """Which way a mini-batch of `pulsed` goes."""
     options, numbers = np.array([cpu_trains.STOCHASTIC, 31, 1, 1, 0]), np.array([5e-3, 0.0])
     keys = np.array([random.root(4, s) for s in (random.Stream.X_BITS, random.Stream.D_BITS)], np.uint32)
-    length, x_on, d_on, _ = cpu_trains.prepare(x.numpy(), d.numpy(), lr, options, numbers, keys, 0)
+    (batch, n_in), n_out = x.shape, d.shape[1]
+    room = np.empty(cpu_trains.room_for(batch, 1, n_in, n_out), np.uint32)
+    length, x_on, d_on = made = cpu_trains.trains_in(room, batch, 1, n_in, n_out)
+    assert cpu_trains.prepare(0, batch, x.numpy(), d.numpy(), lr, options, numbers, keys, 0, *made)
     return cpu_trains.cheapest_way(x_on, d_on, length, cpu_trains.STOCHASTIC, True)
 
 

@@ -44,7 +44,7 @@ SCRIPT = """
 
     sys.path.insert(0, sys.argv[1])
     from ohmgrad import Crossbar, PulsedUpdate
-    from ohmgrad.pulses.cpu import functions_of, kernel_of
+    from ohmgrad.pulses.cpu import functions_of, kernels
 
     if sys.argv[2] == "Mine":
         from my_devices import Mine as family
@@ -53,7 +53,7 @@ SCRIPT = """
 
     bar = Crossbar((1, 2), device=family(dw_min=0.25), update=PulsedUpdate())
     bar.pulse(torch.ones(1, 2), -torch.ones(1, 1), 0.5)
-    stats = kernel_of().stats
+    stats = kernels()[1].stats
     kernel = sum(stats.cache_misses.values())
     hits = sum(f.cache_hits for f in functions_of(family, torch.float32) if f)
     print(json.dumps({"kernel": kernel, "hits": hits, "misses": 3 - hits, "weight": bar.weight.tolist()}))

@@ -27,6 +27,8 @@ from ohmgrad.vocabulary import fingerprint, retarget
 ALONG = 0
 # Most 32-bit words of line bits that are made at a time, by each thread.
 SLAB = 1 << 24
+# Lines of all samples from which threads share the making of trains; below, they would wait for each other longer.
+SHARED = 1 << 14
 
 # Most crosspoints of a crossbar whose parameters are also kept column by column.
 CROSSED = 1 << 20
@@ -68,7 +70,10 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
     given = options.ctypes.data, options.size, sigma
     # What the kernel calls once it has looked at the types of all arguments, which here are always these.
-    kernel = kernel_of().compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, 0, 0, *given)))
+    trains, kernel = (
+        kernel.compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, *places, *given)))
+        for kernel, places in zip(kernels(), ((0,), (0, 0, 0)), strict=True)
+    )
 
     def launch(
         x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
@@ -80,14 +85,22 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             parts = zip(x.split(slab), d.split(slab), range(cycle, cycle + batch, slab), strict=True)
             return sum(launch(x_, d_, lr, len(x_), cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
-        call = (x.data_ptr(), d.data_ptr(), batch, lr, cycle, *into, *given)
+        call = x.data_ptr(), d.data_ptr(), batch, lr, cycle
         if batch * n_devices <= cpu_team.TINY or (n_threads := torch.get_num_threads()) == 1:
-            n = kernel(0, 1, *call)
+            n = kernel(0, 1, *call, 0, *into, *given)
         else:
-            n = cpu_team.team(n_threads).run(kernel, batch * n_devices, *call)
-        if n < 0:  # all threads have found it, and none has written
+            n = together(cpu_team.team(n_threads), call, into)
+        if n < 0:  # nobody has written
             need_finite(x, d)
         return n
+
+    def together(team: cpu_team.Team, call: tuple[Any, ...], into: tuple[int, int]) -> int:
+        batch = call[2]
+        if batch * (n_in + n_out) < SHARED:
+            return team.run(kernel, batch * n_devices, *call, 0, *into, *given)
+        room = np.empty(cpu_trains.room_for.py_func(batch, n_words, n_in, n_out), np.uint32)
+        n = team.run(trains, batch * n_devices, *call, room.ctypes.data, *given)
+        return n if n < 0 else team.run(kernel, batch * n_devices, *call, room.ctypes.data, *into, *given)
 
     launch.held = w, planes, crossed, tables, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
     return launch
@@ -98,9 +111,9 @@ def _crossed(plane: np.ndarray, shape: torch.Size) -> np.ndarray:
 
 
 @cache
-def kernel_of() -> Any:
-    """`pulse`, which compiles itself for each dtype."""
-    return specialised(cpu_kernel.pulse, "pulse")
+def kernels() -> tuple[Any, Any]:
+    """`trains` and `pulse`, which compile themselves for each dtype."""
+    return specialised(cpu_kernel.trains, "trains"), specialised(cpu_kernel.pulse, "pulse")
 
 
 @cache

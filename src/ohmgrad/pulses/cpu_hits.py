@@ -35,8 +35,7 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
     held = np.zeros(2, np.int64)
     for i in range(x_on.shape[0]):
         k0, k1 = key_of(keys, 2, cycle + i)
-        above = _active(x_on, i, u32(1), column, word, 0)
-        active = _active(x_on, i, u32(2), column, word, above)
+        above, below = _active(x_on, i, column, word)
         for row in range(first, last + 1):
             for side in range(2):
                 if held[side] > (CHUNK if row < last else 0):
@@ -59,18 +58,22 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
                 base = u32(row * n_in)
                 held[up] = _meet(d_on[i, 0, row], base, column, word, 0, above, index, found, up, held[up])
                 held[1 - up] = _meet(
-                    d_on[i, 0, row], base, column, word, above, active, index, found, 1 - up, held[1 - up]
+                    d_on[i, 0, row], base, column, word, below, size, index, found, 1 - up, held[1 - up]
                 )
     return total
 
 
 @bare
-def _active(x_on, i, sign, column, word, n):
-    """Columns of one sign that have bits in a sample, from place n on; the next place."""
+def _active(x_on, i, column, word):
+    """Columns that have bits in a sample: those above 0 from the front, those below from the back; where these meet."""
+    n, last = 0, column.size - 1
     for j in range(x_on.shape[2]):
-        column[n], word[n] = j, x_on[i, 0, j]
-        n += 1 if (x_on[i, 1, j] == sign) & (x_on[i, 0, j] != u32(0)) else 0
-    return n
+        bits, is_below = x_on[i, 0, j], x_on[i, 1, j] == u32(2)
+        column[n], word[n] = j, bits
+        column[last], word[last] = j, bits
+        n += 1 if (bits != u32(0)) & (not is_below) else 0
+        last -= 1 if (bits != u32(0)) & is_below else 0
+    return n, last + 1
 
 
 @bare

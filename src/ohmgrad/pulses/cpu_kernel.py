@@ -22,6 +22,7 @@ from ohmgrad.pulses.cpu_trains import (
     bits,
     exact,
     f32,
+    inline,
     is_firing,
     key_of,
     u32,
@@ -40,17 +41,29 @@ from ohmgrad.pulses.numba_target import (
 )
 
 
-def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, options_at, n_options, sigma):
+def trains(share, n_shares, x_at, d_at, batch, lr, cycle, trains_at, options_at, n_options, sigma):
+    """Make the trains of a share of a mini-batch's samples for `pulse`; 0, or -1 for NaN or inf."""
+    options = vector_at(options_at, n_options, COUNTS)
+    numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
+    x, d = matrix_at(x_at, batch, options[7], sigma), matrix_at(d_at, batch, options[8], sigma)
+    made = _trains_at(trains_at, x, d, cpu_trains.words_of(options))
+    first, last = batch * share // n_shares, batch * (share + 1) // n_shares
+    return np.int64(0 if cpu_trains.prepare(first, last, x, d, lr, options, numbers, keys, cycle, *made) else -1)
+
+
+def pulse(
+    share, n_shares, x_at, d_at, batch, lr, cycle, trains_at, counts_at, moved_at, options_at, n_options, sigma
+):  # fmt: skip
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or -1 for NaN or inf.
 
-    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. counts_at, moved_at: addresses as w, or 0, of
+    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. trains_at: of `trains`, or 0. counts_at, moved_at: addresses as w, or 0, of
     int64 to which pulses are added and of uint8 set where pulses arrived. sigma: noise, (1,) of w's dtype. options_at:
     address of int64: first those of `prepare`, from 5 on the kind of noise, whether pulses may merge, in, out, which
     way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers and keys (of `prepare`, then the
     base keys of pulses and counts), of w, of the family's `parts`, `everywhere` and `one_by_one`, of its tables with
     their length; then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else
-    the response takes, each (out, in), crossed (in, out), or one number. Of several threads each makes the trains and
-    takes a share.
+    the response takes, each (out, in), crossed (in, out), or one number. Where there are no trains yet, each of several
+    threads makes all of them for itself.
     """
     options = vector_at(options_at, n_options, COUNTS)
     numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
@@ -60,8 +73,10 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
     moved = vector_at(moved_at, n_all if moved_at else 0, MOVED)
     family = (options[14], options[15], options[16], options[17], options[18])
     law = (sigma[0], options[5], options[6] != 0, address_of(sigma), *family)
-    length, x_on, d_on, is_finite = cpu_trains.prepare(x, d, lr, options, numbers, keys, cycle)
-    if not is_finite:
+    length, x_on, d_on = _trains_at(trains_at, x, d, cpu_trains.words_of(options))
+    if not trains_at and not cpu_trains.prepare(
+        0, batch, x, d, lr, options, numbers, keys, cycle, length, x_on, d_on
+    ):  # fmt: skip
         return np.int64(-1)
     n_planes, total = (n_options - PLANES) // 3, np.int64(0)
     way = options[9] if options[9] else cpu_trains.cheapest_way(x_on, d_on, length, options[0], options[10] != 0)
@@ -111,6 +126,14 @@ def pulse(share, n_shares, x_at, d_at, batch, lr, cycle, counts_at, moved_at, op
                     )  # fmt: skip
             cpu_strips.store(weights, top, to_line, n_lines, n_firing, at, m, stage, w)
     return total
+
+
+@inline
+def _trains_at(address, x, d, n_words):
+    """Trains that stand at an address, or room for them where it is 0."""
+    n = cpu_trains.room_for(x.shape[0], n_words, x.shape[1], d.shape[1])
+    room = vector_at(address, n, KEYS) if address else np.empty(n, np.uint32)
+    return cpu_trains.trains_in(room, x.shape[0], n_words, x.shape[1], d.shape[1])
 
 
 @bare

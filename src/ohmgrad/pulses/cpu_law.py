@@ -12,7 +12,7 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, LEFT, MOST, SORTED, UP, C, H, K, N, S, V, Y
+from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, MOST, SORTED, UP, C, H, K, N, S, V, Y
 from ohmgrad.pulses.cpu_trains import f32, u32
 from ohmgrad.pulses.numba_target import BARE, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
@@ -24,6 +24,7 @@ parts, multiplicative, additive, is_mergeable, one_pulse = (
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 bare, bare_inline = njit(**BARE), njit(forceinline=True, **BARE)
 BOTH = 2  # the side of a sample whose lanes go up and down
+BESIDE = 64  # lanes that cost no more all at once than it costs to find those among them that take a pulse
 
 
 @bare
@@ -45,11 +46,9 @@ def apply(
             return ready
         if not _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
             return ready
-    start = 0 if law[2] else _many(
-        weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1
-    )  # fmt: skip
+    start = _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1)
     if most > start:
-        r = _sort(own, LEFT if law[2] else N, m, start, most, hit)
+        r = _sort(own, m, start, most, hit)
         for q in range(r):
             t = hit[q]
             own[FEW, q] = weights[k, 0, t]
@@ -70,15 +69,18 @@ def apply(
 @bare
 def _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1):
     """The first pulses, while at least every fifth lane takes one: all lanes at once; the next pulse's number."""
-    for t in range(m):
-        up = is_back != (on[tile, i, -1, t] == u32(2)) if side == BOTH else side == 0
-        own[UP, t] = f32(1.0) if up else f32(0.0)
     for number in range(most):
         taken = np.int32(0)
         for t in range(m):
             taken += np.int32(own[N, t] > f32(number))
-        if 5 * taken < m:
+        if not taken:  # what merged trains have left is less than the trains were
+            return most
+        if 5 * taken < m - BESIDE:
             return number
+        if not number:
+            for t in range(m):
+                up = is_back != (on[tile, i, -1, t] == u32(2)) if side == BOTH else side == 0
+                own[UP, t] = f32(1.0) if up else f32(0.0)
         call_at(law[5], (
             number, m, _row_at(weights, k), address_of(place), law[3], law[1], int(k0), int(k1),
             _row_at(params, k), own.shape[1], address_of(own), law[7], law[8],
@@ -144,7 +146,7 @@ def _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law,
 
 @bare
 def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
-    """Trains at once, where the law allows; LEFT gets the pulses of the others; whether there are any."""
+    """Trains at once, where the law allows; N gets what is left to the others; whether there are any."""
     if law[1] == ADDITIVE:
         return _trains_of(True, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
     return _trains_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
@@ -177,7 +179,7 @@ def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i,
     if side != BOTH:
         for t in range(m):
             z = own.dtype.type(quick_normal(k0, k1, place[t]))
-            weights[k, 0, t], own[LEFT, t], is_left = _train(
+            weights[k, 0, t], own[N, t], is_left = _train(
                 is_additive, weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[dw, t], own[h, t], own[y, t],
                 own[v, t], own[kk, t], own[long, t], params[k, 0, t], params[k, 1, t], sigma, z,
             )  # fmt: skip
@@ -186,7 +188,7 @@ def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i,
     last = on.shape[2] - 1
     for t in range(m):
         z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
-        weights[k, 0, t], own[LEFT, t], is_left = _train(
+        weights[k, 0, t], own[N, t], is_left = _train(
             is_additive, weights[k, 0, t], own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t),
             _of(up, own, H, t), _of(up, own, Y, t), _of(up, own, V, t), _of(up, own, K, t), _of(up, own, MOST, t),
             params[k, 0, t], params[k, 1, t], sigma, z,
@@ -221,23 +223,24 @@ def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
 
 
 @bare
-def _sort(own, row, m, least, most, hit):
+def _sort(own, m, least, most, hit):
     """The lanes with more than `least` pulses, with the most first, into hit, all they have into SORTED; how many.
 
     hit: room for the lanes, then for counts of all numbers of pulses that a train can have.
     """
-    first = own.shape[1]
+    first, r = own.shape[1], 0
+    for t in range(m):
+        own[FEW, r] = t
+        r += 1 if own[N, t] > own.dtype.type(least) else 0
     for k in range(most - least + 2):
         hit[first + k] = 0
-    for t in range(m):
-        k = most - max(np.int32(own[row, t]), least)
-        hit[first + k + 1] += u32(1)
+    for q in range(r):
+        hit[first + most - np.int32(own[N, int(own[FEW, q])]) + 1] += u32(1)
     for k in range(1, most - least + 1):
         hit[first + k] += hit[first + k - 1]
-    for t in range(m):
-        k = most - np.int32(own[row, t])
-        if k < most - least:
-            q = hit[first + k]
-            hit[q], own[SORTED, q] = t, own[row, t]
-            hit[first + k] += u32(1)
-    return np.int64(hit[first + most - least - 1])
+    for q in range(r):
+        t = int(own[FEW, q])
+        k = first + most - np.int32(own[N, t])
+        hit[hit[k]], own[SORTED, hit[k]] = t, own[N, t]
+        hit[k] += u32(1)
+    return r

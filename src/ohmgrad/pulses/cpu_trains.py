@@ -21,31 +21,50 @@ LANES = 16  # to a multiple of which lines are filled up with 0: what is left of
 STOCHASTIC, MEAN_COUNT = (TRAINS.index(train) for train in ("stochastic", "mean-count"))
 
 
+@inline
+def words_of(options):
+    """32-bit words of bits that a line has."""
+    return (options[1] + 31) // 32 if options[0] == STOCHASTIC else 1
+
+
+@inline
+def room_for(batch, n_words, n_in, n_out):
+    """Words that the trains of a mini-batch take."""
+    return batch * (1 + (n_words + 1) * (n_in + n_out))
+
+
+@inline
+def trains_in(room, batch, n_words, n_in, n_out):
+    """Trains that stand in so many words: length, (batch,) int32, the slots of each sample; x_on, d_on.
+
+    x_on, d_on: (batch, words + 1, lines) uint32, line bits, or in word 0 the probabilities of other trains; in the
+    last word 1 of lines above 0 and 2 of those below.
+    """
+    end = batch * (1 + (n_words + 1) * n_in)
+    x_on, d_on = room[batch:end].reshape((batch, n_words + 1, n_in)), room[end:].reshape((batch, n_words + 1, n_out))
+    return room[:batch].view(np.int32), x_on, d_on
+
+
 @exact
-def prepare(x, d, lr, options, numbers, keys, cycle):
-    """Trains of a mini-batch: length, x_on, d_on, and whether x and d are finite.
+def prepare(first, last, x, d, lr, options, numbers, keys, cycle, length, x_on, d_on):
+    """Make the trains of samples first to last of a mini-batch; whether x and d are finite there.
 
     x: (batch, in), d: (batch, out). options, int64: kind of train, longest, update and bit-length management,
-    stochastic rounding. numbers, float64: granularity, resolution. length: (batch,) int32, slots. x_on, d_on:
-    (batch, words + 1, lines) uint32: line bits, or in word 0 the probabilities of other trains; in the last word 1 of
-    lines above 0 and 2 of those below.
+    stochastic rounding. numbers, float64: granularity, resolution. length, x_on, d_on: of `trains_in`.
     """
-    batch, n_words = x.shape[0], (options[1] + 31) // 32 if options[0] == STOCHASTIC else 1
-    length = np.empty(batch, np.int32)
-    x_on = np.zeros((batch, n_words + 1, x.shape[1]), np.uint32)
-    d_on = np.zeros((batch, n_words + 1, d.shape[1]), np.uint32)
     x_row, d_row = np.zeros(padded(x.shape[1]), x.dtype), np.zeros(padded(d.shape[1]), d.dtype)
     most = max(x_row.size, d_row.size)
     p, words = np.empty(most, np.float32), np.empty((3, most), np.uint32)
-    for i in range(batch):
+    for i in range(first, last):
+        x_on[i], d_on[i] = u32(0), u32(0)
         _copy(x[i], x_row, x.shape[1])
         _copy(d[i], d_row, d.shape[1])
         length[i] = _trains(x_row, d_row, lr, options, numbers, keys, cycle + i, x_on[i], d_on[i], p, words)
         if length[i] < 0:
-            return length, x_on, d_on, False
+            return False
         _signs(x_row, words[0], x_on[i, -1])
         _signs(d_row, words[0], d_on[i, -1])
-    return length, x_on, d_on, True
+    return True
 
 
 @exact
