@@ -28,7 +28,7 @@ ALONG = 0
 # Most 32-bit words of line bits that are made at a time, by each thread.
 SLAB = 1 << 24
 # Lines of all samples from which threads share the making of trains; below, they would wait for each other longer.
-SHARED = 1 << 14
+SHARED = 1 << 15
 
 # Most crosspoints of a crossbar whose parameters are also kept column by column.
 CROSSED = 1 << 20

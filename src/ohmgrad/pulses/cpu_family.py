@@ -22,8 +22,8 @@ where = NUMBA.namespace["where"]
 fast = njit(**FAST)
 WORDS = np.empty(0, np.uint32)
 # Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, `merge.parts`. Then a
-# sample's pulses. Of lanes that take theirs one by one: weight, pulses, whether these go up.
-C, S, DW, H, Y, V, K, MOST, N, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 19, 20
+# sample's pulses, and those that are left. Of lanes that take theirs one by one: weight, pulses, whether these go up.
+C, S, DW, H, Y, V, K, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21
 ADDITIVE, OWN = 1, 2  # kinds of noise, by their places in CTOC
 
 # The family's own. step(w, up, params, t, tables): the signed change by one noise-free pulse of the element at lane t;

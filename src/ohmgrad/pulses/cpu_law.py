@@ -12,7 +12,7 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, MOST, SORTED, UP, C, H, K, N, S, V, Y
+from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, LEFT, MOST, SORTED, UP, C, H, K, N, S, V, Y
 from ohmgrad.pulses.cpu_trains import f32, u32
 from ohmgrad.pulses.numba_target import BARE, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
@@ -46,6 +46,8 @@ def apply(
             return ready
         if not _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
             return ready
+        for t in range(m):
+            own[N, t] = own[LEFT, t]
     start = _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1)
     if most > start:
         r = _sort(own, m, start, most, hit)
@@ -146,7 +148,7 @@ def _singles(weights, params, k, own, side, is_back, on, tile, i, place, m, law,
 
 @bare
 def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, k0, k1):
-    """Trains at once, where the law allows; N gets what is left to the others; whether there are any."""
+    """Trains at once, where the law allows; LEFT gets the pulses of the others; whether there are any."""
     if law[1] == ADDITIVE:
         return _trains_of(True, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
     return _trains_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
@@ -179,7 +181,7 @@ def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i,
     if side != BOTH:
         for t in range(m):
             z = own.dtype.type(quick_normal(k0, k1, place[t]))
-            weights[k, 0, t], own[N, t], is_left = _train(
+            weights[k, 0, t], own[LEFT, t], is_left = _train(
                 is_additive, weights[k, 0, t], own[N, t], own[c, t], own[s, t], own[dw, t], own[h, t], own[y, t],
                 own[v, t], own[kk, t], own[long, t], params[k, 0, t], params[k, 1, t], sigma, z,
             )  # fmt: skip
@@ -188,7 +190,7 @@ def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i,
     last = on.shape[2] - 1
     for t in range(m):
         z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
-        weights[k, 0, t], own[N, t], is_left = _train(
+        weights[k, 0, t], own[LEFT, t], is_left = _train(
             is_additive, weights[k, 0, t], own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t),
             _of(up, own, H, t), _of(up, own, Y, t), _of(up, own, V, t), _of(up, own, K, t), _of(up, own, MOST, t),
             params[k, 0, t], params[k, 1, t], sigma, z,

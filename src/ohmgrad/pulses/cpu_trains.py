@@ -40,9 +40,9 @@ def trains_in(room, batch, n_words, n_in, n_out):
     x_on, d_on: (batch, words + 1, lines) uint32, line bits, or in word 0 the probabilities of other trains; in the
     last word 1 of lines above 0 and 2 of those below.
     """
-    end = batch * (1 + (n_words + 1) * n_in)
-    x_on, d_on = room[batch:end].reshape((batch, n_words + 1, n_in)), room[end:].reshape((batch, n_words + 1, n_out))
-    return room[:batch].view(np.int32), x_on, d_on
+    end, size = batch * (n_words + 1) * n_in, room.size - batch
+    x_on, d_on = room[:end].reshape((batch, n_words + 1, n_in)), room[end:size].reshape((batch, n_words + 1, n_out))
+    return room[size:].view(np.int32), x_on, d_on
 
 
 @exact
@@ -56,7 +56,8 @@ def prepare(first, last, x, d, lr, options, numbers, keys, cycle, length, x_on, 
     most = max(x_row.size, d_row.size)
     p, words = np.empty(most, np.float32), np.empty((3, most), np.uint32)
     for i in range(first, last):
-        x_on[i], d_on[i] = u32(0), u32(0)
+        _clear(x_on, i)
+        _clear(d_on, i)
         _copy(x[i], x_row, x.shape[1])
         _copy(d[i], d_row, d.shape[1])
         length[i] = _trains(x_row, d_row, lr, options, numbers, keys, cycle + i, x_on[i], d_on[i], p, words)
@@ -177,6 +178,13 @@ def lanes_of(on):
 @bare
 def padded(n):
     return (n + LANES - 1) // LANES * LANES
+
+
+@bare
+def _clear(on, i):
+    for word in range(on.shape[1]):
+        for j in range(on.shape[2]):
+            on[i, word, j] = u32(0)
 
 
 @bare
