@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ohmgrad.crossbar.crossbar import NO_APPLIER, Crossbar
+from ohmgrad.crossbar.crossbar import FRESH, Crossbar
 from ohmgrad.devices.base import Device
 from ohmgrad.periphery.reader import Reader
 from ohmgrad.periphery.settings import IO
@@ -44,7 +44,7 @@ def changed(
             new.pulse_counts = new.pulse_counts.to(torch.int64 if isinstance(update, PulsedUpdate) else torch.float64)
     if io is not None and new.readers is not None:
         new.readers = nn.ModuleDict({name: _reader(reader, io, new) for name, reader in new.readers.items()})
-    new._law, new._applier, new._accepted = new._number_of_law(), NO_APPLIER, None
+    new.__dict__.update(FRESH | {"_law": new._number_of_law(), "_accepted": None})
     return new
 
 

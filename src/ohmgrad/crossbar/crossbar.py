@@ -21,6 +21,7 @@ from ohmgrad.pulses.forms import Dense, Outer, Update
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 NO_APPLIER: tuple[Any, Any] = (None, None)
+FRESH: dict[str, Any] = {"_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # before the first pulse
 MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
 
 
@@ -93,10 +94,9 @@ class Crossbar(nn.Module):
         # How often states have changed without pulses: by decay and diffusion, a reset, set_weight.
         self.register_buffer("relaxations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pulses", torch.zeros(self.replicas, dtype=torch.float64))
-        self._applier: tuple[Any, op.Apply] = NO_APPLIER
+        self._applier, self._known = NO_APPLIER, elements.UNKNOWN  # what `pulse` keeps from call to call
         self._law = self._number_of_law()
         self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
-        self._known = elements.UNKNOWN  # whether x and d are as `pulse` had them last
         self._plane_names: list[str] = []
         self._numbers: dict[str, Any] = {}  # and tables
         for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
@@ -182,12 +182,14 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        is_known, batch = self._known  # the short way, for small crossbars
-        if not is_compiling() and is_known(x, d) and isinstance(lr, float) and lr - lr == 0.0:
-            return self._send(x, d, lr, batch)
+        is_known, state, send = self._known  # the short way, for small crossbars
+        is_same = not is_compiling() and is_known(x, d) and state is self._buffers["weight"]
+        if is_same and isinstance(lr, float) and lr - lr == 0.0:
+            return send(x, d, lr)
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
-        if not is_compiling() and isinstance(self.update, PulsedUpdate):
-            self._known = elements.alike(x, d)
+        bound_to, ways = self._applier
+        if not is_compiling() and ways and self.pulse_counts is None and not self.device_model.write_noise:
+            self._known = elements.alike(x, d), bound_to, ways[1](x.shape[-2] if x.dim() > 1 else 1)
 
     def write(self, update: Update, lr: elements.Step) -> None:
         """An update of any form: w moves by -lr times it in the mean; lr (*replica, 1, 1) is one for each replica."""
@@ -271,15 +273,13 @@ class Crossbar(nn.Module):
         has_noise = self.device_model.write_noise > 0.0
         state = self._buffers["persistent" if has_noise else "weight"]
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
-        bound_to, apply = self._applier
-        if bound_to is not state:
-            apply = self._new_applier()
-            self._applier = (state, apply)
-        apply(x, d, lr, batch, self._buffers["pulse_counts"], moved)
+        if self._applier[0] is not state:
+            self._applier = state, self._new_applier()
+        self._applier[1][0](x, d, lr, batch, self._buffers["pulse_counts"], moved)
         if moved is not None:
             self._show(moved.bool())
 
-    def _new_applier(self) -> op.Apply:
+    def _new_applier(self) -> Any:
         state = self._state
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
         if state.dtype not in (torch.float32, torch.float64):
@@ -297,10 +297,10 @@ class Crossbar(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in self.__dict__.get("_buffers", ()):  # another tensor than the one that the applier works on
-            self.__dict__["_applier"] = NO_APPLIER
+            self.__dict__.update(FRESH)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # a copy makes its own
+        return self.__dict__ | FRESH  # a copy makes its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -311,7 +311,7 @@ class Crossbar(nn.Module):
         return op.number_of(self.device_model, self.update) if isinstance(self.update, PulsedUpdate) else -1
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._applier, self._accepted, self._known = NO_APPLIER, None, elements.UNKNOWN  # of what was before this move
+        self.__dict__.update(FRESH | {"_accepted": None})  # the rest is of what was before this move
         return super()._apply(fn, recurse)
 
     def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
@@ -366,7 +366,7 @@ class Crossbar(nn.Module):
             is_bad = torch.isnan(value) if name in MAY_BE_INFINITE else ~torch.isfinite(value)
             if is_bad.any():
                 raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
-        self._applier = NO_APPLIER
+        self.__dict__.update(FRESH)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def count_reads(self, vectors: Tensor) -> None:

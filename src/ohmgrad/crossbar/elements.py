@@ -25,7 +25,7 @@ except ImportError:
 NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
 
 # Whether x and d are like some others in all but their numbers, and the batch of these.
-Known = tuple[Callable[[Tensor, Tensor], bool], int]
+Known = tuple[Callable[[Tensor, Tensor], bool], Any, Any]
 
 
 def never(x: Tensor, d: Tensor) -> bool:
@@ -33,7 +33,7 @@ def never(x: Tensor, d: Tensor) -> bool:
     return False
 
 
-UNKNOWN: Known = never, 0
+UNKNOWN: Known = never, None, None
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ def column_numbers(columns: Tensor, n: int, what: str = "columns") -> Tensor:
     return columns.to(torch.int64)
 
 
-def alike(x: Tensor, d: Tensor) -> Known:
+def alike(x: Tensor, d: Tensor) -> Callable[[Tensor, Tensor], bool]:
     """Whether others are like x and d in shape, dtype, device and strides; never, where they are not contiguous."""
     if TensorGuards is None or not all(t.dim() > 1 and t.is_contiguous() and not t.is_neg() for t in (x, d)):
-        return UNKNOWN
+        return never
     sizes, strides = ([list(getattr(t, kind)()) for t in (x, d)] for kind in ("size", "stride"))
-    return TensorGuards(x, d, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check, x.shape[-2]
+    return TensorGuards(x, d, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check
 
 
 def need_tensor(

@@ -46,7 +46,9 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
 
     Returns:
         launch(x, d, lr, batch, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype;
-        counts, (out, in) int64 or None, is added to; moved, (out, in) uint8 or None, is set where pulses arrived.
+        counts, (out, in) int64 or None, is added to; moved, (out, in) uint8 or None, is set where pulses arrived. And
+        launch.few(batch) -> what does the same for so many samples, without counts and moved, with less ado, as
+        launch_few(x, d, lr, cycle); None where there is no such way.
     """
     names = (*PLANES, *type(device).own_parameters())
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
@@ -102,6 +104,19 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         n = team.run(trains, batch * n_devices, *call, room.ctypes.data, *given)
         return n if n < 0 else team.run(kernel, batch * n_devices, *call, room.ctypes.data, *into, *given)
 
+    def few(batch: int) -> Callable[[Tensor, Tensor, float, int], int] | None:
+        if not settings.bit_length or not 0 < batch <= min(slab, cpu_team.TINY // n_devices):
+            return None
+
+        def launch_few(x: Tensor, d: Tensor, lr: float, cycle: int) -> int:
+            n = kernel(0, 1, x.data_ptr(), d.data_ptr(), batch, lr, cycle, 0, 0, 0, *given)
+            if n < 0:
+                need_finite(x, d)
+            return n
+
+        return launch_few
+
+    launch.few = few  # type: ignore[attr-defined]  # functions take any attribute
     launch.held = w, planes, crossed, tables, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
     return launch
 

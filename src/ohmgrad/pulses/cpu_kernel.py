@@ -56,14 +56,14 @@ def pulse(
 ):  # fmt: skip
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or -1 for NaN or inf.
 
-    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. trains_at: of `trains`, or 0. counts_at, moved_at: addresses as w, or 0, of
-    int64 to which pulses are added and of uint8 set where pulses arrived. sigma: noise, (1,) of w's dtype. options_at:
-    address of int64: first those of `prepare`, from 5 on the kind of noise, whether pulses may merge, in, out, which
-    way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers and keys (of `prepare`, then the
-    base keys of pulses and counts), of w, of the family's `parts`, `everywhere` and `one_by_one`, of its tables with
-    their length; then address, address when crossed, and size of each plane: w_min, w_max, dw_up, dw_down and what else
-    the response takes, each (out, in), crossed (in, out), or one number. Where there are no trains yet, each of several
-    threads makes all of them for itself.
+    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. trains_at: of `trains`, or 0. counts_at,
+    moved_at: addresses as w, or 0, of int64 to which pulses are added and of uint8 set where pulses arrived. sigma:
+    noise, (1,) of w's dtype. options_at: address of int64: first those of `prepare`, from 5 on the kind of noise,
+    whether pulses may merge, in, out, which way to go (`cpu.ALONG`), whether there are crossed planes, the
+    addresses of numbers and keys (of `prepare`, then the base keys of pulses and counts), of w, of the family's
+    `parts`, `everywhere` and `one_by_one`, of its tables with their length; then address, address when crossed, and
+    size of each plane: w_min, w_max, dw_up, dw_down and what else the response takes, each (out, in), crossed (in,
+    out), or one number. Where there are no trains yet, each of several threads makes all of them for itself.
     """
     options = vector_at(options_at, n_options, COUNTS)
     numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)

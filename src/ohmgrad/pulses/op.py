@@ -19,11 +19,12 @@ from ohmgrad.pulses.settings import PulsedUpdate
 Launch = Callable[[Tensor, Tensor, float, int, Any, Tensor | None, Tensor | None], Any]
 # The same for a crossbar, which counts its cycles and pulses itself; after lr the batch.
 Apply = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], None]
+Send = Callable[[Tensor, Tensor, float], None]
 
 
 def applier(
     device: Device, settings: PulsedUpdate, params: Params, seed: Tensor, w: Tensor, cycles: Tensor, pulses: Tensor
-) -> Apply:
+) -> tuple[Apply, Callable[[int], Send]]:
     """What applies mini-batches to a crossbar, with all that does not change from call to call.
 
     Args:
@@ -35,6 +36,7 @@ def applier(
     Returns:
         apply(x, d, lr, batch, counts, moved): w moves by -lr * d x'; x is (*replica, batch, in) or (batch, in), d
         likewise; counts, int64 as w, is added to and moved, uint8 as w, is set where devices got pulses, if given.
+        sender(batch) -> send(x, d, lr), the same without counts and moved, which for few samples costs less.
     """
     shape = (math.prod(w.shape[:-2]), *w.shape[-2:])
     make = _launcher(w, settings)
@@ -62,7 +64,19 @@ def applier(
             sent[r] += launch(x_r, d_r, lr, batch, cycle, counts_r, moved_r)
         past[0] += batch
 
-    return apply_one if w.dim() == 2 else apply
+    def sender(batch: int) -> Send:
+        few = only.few(batch) if w.dim() == 2 and hasattr(only, "few") else None  # type: ignore[attr-defined]
+        if few is None:
+            return lambda x, d, lr: apply_(x, d, lr, batch, None, None)
+
+        def send(x: Tensor, d: Tensor, lr: float) -> None:
+            sent[0] += few(x, d, lr, past[0])
+            past[0] += batch
+
+        return send
+
+    apply_ = apply_one if w.dim() == 2 else apply
+    return apply_, sender
 
 
 def _numbers(t: Tensor) -> memoryview:
@@ -127,7 +141,7 @@ def pulse(
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
     device, settings = list(_laws)[law]
     params = {k: v if v.dim() > 1 else _plain(v.tolist()) for k, v in zip(names.split(), values, strict=True)}
-    apply = applier(device, settings, params, seed, w, cycles, pulses)
+    apply, _ = applier(device, settings, params, seed, w, cycles, pulses)
     apply(x.contiguous(), d.contiguous(), finite(lr), x.shape[-2], counts, moved)  # a graph lays them out as it likes
 
 
