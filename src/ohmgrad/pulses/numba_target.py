@@ -125,37 +125,64 @@ def _inline(function: Callable[..., Any]) -> Any:
     return njit(**INLINE)(function)
 
 
+# The polynomials below are in pairs of terms, which a processor takes side by side: it would wait for term after term.
+ROUND = np.float32(12582912.0)  # 1.5 2^23: of float32, a sum with it is whole, and its low bits are that number
+
+
+@_inline
+def _scaled(p, t):
+    """p 2^k for t = k + ROUND and p in 1/2 ... 2, 1 for k = -127 and 128: there that is 0 and infinity."""
+    return float_of_bits(np.uint32(bits_of_float(p) + np.uint32(bits_of_float(t) << np.uint32(23))))
+
+
 @_inline
 def _exp32(a):
     """e^a of float32, to 3e-7 of it: 2^k e^r with |r| <= ln(2)/2, without a call, so that it goes wide."""
     a = min(max(a, np.float32(-87.0)), np.float32(88.0))
-    k = np.floor(a * np.float32(1.4426950408889634) + np.float32(0.5))
+    t = a * np.float32(1.4426950408889634) + ROUND
+    k = t - ROUND
     r = (a - k * np.float32(0.693359375)) + k * np.float32(2.12194440e-4)  # ln 2 in two parts
-    p = np.float32(1 / 120) + r * np.float32(1 / 720)
-    p = np.float32(1 / 6) + r * (np.float32(1 / 24) + r * p)
-    p = np.float32(1.0) + r * (np.float32(1.0) + r * (np.float32(0.5) + r * p))
-    return p * float_of_bits(np.uint32(np.uint32(np.int32(k) + 127) << np.uint32(23)))
+    q = r * r
+    low, high = np.float32(0.49999231) + r * np.float32(0.16667114), np.float32(0.041890122) + r * np.float32(0.0083125243)
+    return _scaled((np.float32(1.0) + r) + q * (low + q * high), t)
+
+
+@_inline
+def _exp2(y):
+    """2^y of float32, -127 <= y <= 128."""
+    t = y + ROUND
+    r = y - (t - ROUND)
+    q = r * r
+    p = np.float32(0.055507337) + r * np.float32(0.0096715128) + q * np.float32(0.0013264727)
+    return _scaled((np.float32(1.0) + r * np.float32(0.69314698)) + q * (np.float32(0.24022242) + r * p), t)
+
+
+@_inline
+def _log2(a):
+    """The binary logarithm of normal float32 > 0, k + log2(m) with m between sqrt(1/2) and sqrt(2)."""
+    word = np.uint32(bits_of_float(a) - np.uint32(0x3F3504F3))
+    k = np.int32(word) >> 23
+    f = float_of_bits(np.uint32(np.uint32(word & np.uint32(0x7FFFFF)) + np.uint32(0x3F3504F3))) - np.float32(1.0)
+    q = f * f
+    p1 = np.float32(-0.7213473468000104) + f * np.float32(0.48091064299281583)
+    p2 = np.float32(-0.3607036831355393) + f * np.float32(0.28791624656294806)
+    p3 = np.float32(-0.2389448127693801) + f * np.float32(0.2157156141287512)
+    p4 = np.float32(-0.20726981338479514) + f * np.float32(0.12583707985314296)
+    tail = (p1 + q * p2) + (q * q) * (p3 + q * p4)
+    return np.float32(k) + (f * np.float32(1.4426950408889634) + q * tail)
 
 
 @_inline
 def _log32(a):
-    """ln a of normal float32 > 0, to 2e-7 of it or 1e-7: k ln 2 + ln m with m between sqrt(1/2) and sqrt(2)."""
-    word = bits_of_float(a)
-    k = np.int32(np.uint32(word - np.uint32(0x3F3504F3))) >> 23
-    m = float_of_bits(np.uint32(word - np.uint32(np.uint32(k) << np.uint32(23))))
-    s = (m - np.float32(1.0)) / (m + np.float32(1.0))
-    q = s * s
-    tail = q * (np.float32(1 / 3) + q * (np.float32(1 / 5) + q * (np.float32(1 / 7) + q * np.float32(1 / 9))))
-    return np.float32(np.int32(k)) * np.float32(0.6931471805599453) + np.float32(2.0) * (s + s * tail)
+    """ln a of normal float32 > 0, to 2e-7 of it or 1e-7."""
+    return np.float32(0.6931471805599453) * _log2(a)
 
 
 @_inline
 def _power32(a, b):
-    """a^b of float32 >= 0, to (2 + 2 |b ln a|) 1e-7 of it."""
-    is_plain = a > np.float32(1.2e-38)
-    value = _exp32(b * _log32(a if is_plain else np.float32(1.0)))
-    end = np.float32(1.0) if b == np.float32(0.0) else (np.float32(0.0) if b > np.float32(0.0) else np.float32(np.inf))
-    return value if is_plain else end
+    """a^b of float32 >= 0, to (2 + 2 |b ln a|) 1e-7 of it; 0^b for a < 1.2e-38."""
+    y = b * (_log2(a) if a > np.float32(1.2e-38) else np.float32(-3e38))
+    return _exp2(min(max(y, np.float32(-127.0)), np.float32(128.0)))
 
 
 def _by_type(quick: Any, exact: Any) -> Any:
