@@ -10,7 +10,7 @@ import torch
 from ohmgrad import random, vocabulary
 from ohmgrad.devices import DEVICES
 from ohmgrad.devices.base import step
-from ohmgrad.pulses import numba_target
+from ohmgrad.pulses import cpu, numba_target
 from ohmgrad.vocabulary import (
     Target,
     absolute,
@@ -92,12 +92,16 @@ def test_a_response_is_the_same_float32_on_both_targets(family):
     assert [signature.return_type for signature in kernel.nopython_signatures] == [numba.float32]
 
 
-def as_rows(table: tuple[float, ...]) -> tuple[np.ndarray, int]:
+LONG = tuple(math.sin(k) for k in range(cpu.SHORT + 4))
+
+
+def as_rows(table: tuple[float, ...]) -> tuple[np.ndarray, int, int]:
     """A table as kernels for CPUs take it."""
-    return np.array([(len(table) - 1, *table)], np.float32), 0
+    n = len(table)
+    return np.array([(n - 1, *table, table[-1])], np.float32), 0, n if n <= cpu.SHORT else 0
 
 
-@pytest.mark.parametrize("table", [(0.3,), (0.3, -1.0), (1.0, 2.0, 0.5, 0.5, 3.0)])
+@pytest.mark.parametrize("table", [(0.3,), (0.3, -1.0), (1.0, 2.0, 0.5, 0.5, 3.0), LONG])
 def test_tables_on_both_targets(table):
     # numpy's interpolation, level beyond the ends; nodes themselves are met.
     x = torch.cat([torch.linspace(-1.0, 1.0, 201), torch.linspace(-0.5, 0.5, len(table))])

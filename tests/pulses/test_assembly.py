@@ -4,9 +4,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from llvmlite import binding as llvm
 
-from ohmgrad.pulses import cpu_family, cpu_law
+from ohmgrad.devices import PiecewiseStep, PowStep
+from ohmgrad.pulses import cpu, cpu_family, cpu_law, numba_target
 from ohmgrad.pulses.numba_target import BARE, njit
 
 FEATURES = llvm.get_host_cpu_features()
@@ -26,4 +28,17 @@ def test_the_inner_loop(dtype, is_additive):
     products = re.findall(r"\bv(?:fn?m(?:add|sub)\d+|mul)(ps|pd)\s.*%[yz]mm", assembly)
     assert products.count("ps" if dtype is np.float32 else "pd") >= 20
     if dtype is np.float32:  # a literal of Python's own would have widened it
+        assert not re.search(r"\bvfn?m(?:add|sub)\d+(?:pd|sd)\s", assembly)
+
+
+@pytest.mark.skipif(not FEATURES.get("avx2"), reason="needs an x86 processor with AVX2")
+@pytest.mark.parametrize("family", [PowStep, PiecewiseStep])
+def test_the_loops_of_a_family(family, monkeypatch, tmp_path):
+    # Planted: `if` in place of the last `where` of `cpu_family._after`, which made the loops go one lane at a time.
+    monkeypatch.setattr(numba_target, "cache_directory", lambda: str(tmp_path))  # what is found on disk has no text
+    _, everywhere, one_by_one = cpu.functions_of.__wrapped__(family, torch.float32, 5 if family.tables else 0)
+    loops = [function._library.get_asm_str() for function in (everywhere, one_by_one)]
+    for assembly, least in zip(loops, (3, 1), strict=True):  # up, down, both; one for both
+        assert len(re.findall(r"\bvdivps\s.*%[yz]mm", assembly)) >= least
+        assert not re.search(r"\bvgather", assembly)
         assert not re.search(r"\bvfn?m(?:add|sub)\d+(?:pd|sd)\s", assembly)

@@ -4,6 +4,7 @@ And against itself, to the bit: whichever lines it takes, in however many parts 
 """
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ohmgrad import Crossbar, Dense, PulsedUpdate, random
-from ohmgrad.devices import DEVICES, ConstantStep, Device, LinearStep, SoftBounds, SoftBoundsReference
+from ohmgrad.devices import DEVICES, ConstantStep, Device, LinearStep, PiecewiseStep, SoftBounds, SoftBoundsReference
 from ohmgrad.devices.base import CTOC
 from ohmgrad.pulses import cpu, cpu_team, cpu_trains
 from users import SPREAD, TELLING, Bent, Tilted
@@ -128,6 +129,11 @@ class TestAgainstEager:
         x, d = lines(2, 9, 7)
         fine = device(SoftBounds, dw_min=2e-4, dw_min_ctoc=0.1)
         assert assert_agrees(fine, x, d, lr=0.02, bit_length=1000).pulse_counts.max() > 500
+
+    def test_a_long_table(self):
+        # Of more numbers than kernels look at one after another.
+        nodes = tuple(1.5 + math.sin(k) for k in range(cpu.SHORT + 4))
+        assert_agrees(device(PiecewiseStep, nodes_up=nodes, nodes_down=nodes[::-1]), *lines(5, 37, 21))
 
     def test_steps_that_reach_the_bound(self):
         # Where dw_min is more than a sixth of a bound no two pulses merge, and where it is all of it, as with w_max

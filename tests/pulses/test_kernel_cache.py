@@ -55,7 +55,7 @@ SCRIPT = """
     bar.pulse(torch.ones(1, 2), -torch.ones(1, 1), 0.5)
     stats = kernels()[1].stats
     kernel = sum(stats.cache_misses.values())
-    hits = sum(f.cache_hits for f in functions_of(family, torch.float32) if f)
+    hits = sum(f.cache_hits for f in functions_of(family, torch.float32, 0) if f)
     print(json.dumps({"kernel": kernel, "hits": hits, "misses": 3 - hits, "weight": bar.weight.tolist()}))
 """
 
@@ -104,7 +104,7 @@ def test_a_kernel_is_named_for_all_that_it_does():
         for old, new in changes:
             source = source.replace(old, new)
         exec(source, scope)
-        made.append(" ".join(f.__name__ for f in functions_of(scope["Mine"], torch.float32) if f))
+        made.append(" ".join(f.__name__ for f in functions_of(scope["Mine"], torch.float32, 0) if f))
     assert len(set(made)) == 4 and all("Mine" in name for name in made)
 
 

@@ -19,7 +19,7 @@ from ohmgrad import random
 from ohmgrad.devices.base import CTOC, Device, Params, response_arguments
 from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_team, cpu_trains, merge
 from ohmgrad.pulses.eager import need_finite
-from ohmgrad.pulses.numba_target import NUMBA, specialised
+from ohmgrad.pulses.numba_target import NUMBA, UNFUSED, specialised
 from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
 from ohmgrad.vocabulary import fingerprint, retarget
 
@@ -29,6 +29,9 @@ ALONG = 0
 SLAB = 1 << 24
 # Lines of all samples from which threads share the making of trains; below, they would wait for each other longer.
 SHARED = 1 << 15
+
+# Most numbers of a table that kernels look at one after another.
+SHORT = 16
 
 # Most crosspoints of a crossbar whose parameters are also kept column by column.
 CROSSED = 1 << 20
@@ -52,13 +55,14 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     """
     names = (*PLANES, *type(device).own_parameters())
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
-    tables = np.array([(len(params[k]) - 1, *params[k]) for k in type(device).tables], planes[0].dtype)
+    rows = [(len(params[k]) - 1, *params[k], params[k][-1]) for k in type(device).tables]
+    tables, n_nodes = np.array(rows, planes[0].dtype), len(rows[0]) - 2 if rows else 0
     streams = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
     keys = np.array([random.root(seed, s) for s in streams], np.uint32)
     numbers = np.array([device.granularity, settings.resolution])
     sigma = np.array([device.dw_min_ctoc], planes[0].dtype)
     n_out, n_in = w.shape
-    functions = functions_of(type(device), w.dtype)
+    functions = functions_of(type(device), w.dtype, n_nodes if n_nodes <= SHORT else 0)
     is_merged, is_crossed, n_devices = settings.merge and merge.is_exact(device), w.numel() <= CROSSED, w.numel()
     crossed = [_crossed(plane, w.shape) for plane in planes] if is_crossed else planes
     places = [(a.ctypes.data, b.ctypes.data, a.size) for a, b in zip(planes, crossed, strict=True)]
@@ -132,11 +136,14 @@ def kernels() -> tuple[Any, Any]:
 
 
 @cache
-def functions_of(family: type[Device], dtype: torch.dtype) -> tuple[Any, ...]:
-    """`parts`, for affine families, `everywhere` and `one_by_one`, with the response of a device family inside."""
+def functions_of(family: type[Device], dtype: torch.dtype, n_nodes: int) -> tuple[Any, ...]:
+    """`parts`, for affine families, `everywhere` and `one_by_one`, with the response of a device family inside.
+
+    n_nodes: how many numbers its tables have, if few, for code that looks at all of them; else 0.
+    """
     places = (*PLANES, *family.own_parameters())
     given = [
-        "dw" if k == "dw_min" else f"(tables, {family.tables.index(k)})" if k in family.tables
+        "dw" if k == "dw_min" else f"(tables, {family.tables.index(k)}, {n_nodes})" if k in family.tables
         else f"params[{places.index(k)}, t]" for k in response_arguments(family)
     ]  # fmt: skip
     source = f"""
@@ -149,9 +156,9 @@ def noise(w, up, change, params, t, tables):
     dw = where(up, params[2, t], params[3, t])
     return params.dtype.type(spread(w, up, change, {", ".join(given)}))
 """
-    scope: dict[str, Any] = {"response": retarget(family.response, NUMBA), "where": NUMBA.namespace["where"]}
+    scope: dict[str, Any] = {"response": retarget(family.response, UNFUSED), "where": NUMBA.namespace["where"]}
     if family.noise:
-        scope["spread"] = retarget(family.noise, NUMBA)
+        scope["spread"] = retarget(family.noise, UNFUSED)
     exec(source, scope)  # calls with the family's own arguments
     like = torch.empty(0, dtype=dtype).numpy()
     own = {
@@ -160,7 +167,7 @@ def noise(w, up, change, params, t, tables):
         "N_PLANES": len(places), "N_TABLES": len(family.tables), "LIKE": like,
     }  # fmt: skip
     parts = [fingerprint(f) for f in (family.response, family.noise) if f]
-    name = "_".join([family.__name__, *parts, like.dtype.name])
+    name = "_".join([family.__name__, *parts, like.dtype.name, str(n_nodes)])
     templates = cpu_family.parts if family.is_affine else None, cpu_family.everywhere, cpu_family.one_by_one
     return tuple(
         f and specialised(f, f"{f.__name__}_{name}", void(*[int64] * f.__code__.co_argcount), **own) for f in templates

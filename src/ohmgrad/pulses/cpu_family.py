@@ -13,18 +13,18 @@ import numpy as np
 from ohmgrad import random
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.cpu_trains import fold0, fold1, u32
-from ohmgrad.pulses.numba_target import FAST, NUMBA, apart, matrix_at, njit, vector_at
+from ohmgrad.pulses.numba_target import NUMBA, apart, matrix_at, vector_at
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
 one_pulse = retarget(merge.pulse, NUMBA)
 where = NUMBA.namespace["where"]
-fast = njit(**FAST)
 WORDS = np.empty(0, np.uint32)
 # Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, `merge.parts`. Then a
 # sample's pulses, and those that are left. Of lanes that take theirs one by one: weight, pulses, whether these go up.
 C, S, DW, H, Y, V, K, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21
 ADDITIVE, OWN = 1, 2  # kinds of noise, by their places in CTOC
+BOTH = 2  # the side of lanes that go up and down; 0 is up, 1 is down
 
 # The family's own. step(w, up, params, t, tables): the signed change by one noise-free pulse of the element at lane t;
 # noise(w, up, change, params, t, tables): its deviation. How many planes and tables there are; the weight's dtype.
@@ -40,89 +40,64 @@ def parts(side, m, params_at, size, own_at, tables_at, n_nodes):
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
     tables, up = matrix_at(tables_at, N_TABLES, n_nodes, LIKE), side == 0
     _ends(m, up, own[C + side], own[S + side], own[DW + side], params, tables)
-    _difference(m, own, side)
 
 
 @apart
 def _ends(m, up, c, s, dw, params, tables):
-    """Steps at w = 0 and w = 1."""
+    """From steps at w = 0 and w = 1."""
     zero, one = c.dtype.type(0.0), c.dtype.type(1.0)
     for t in range(m):
-        c[t], s[t] = step(zero, up, params, t, tables), step(one, up, params, t, tables)
-        dw[t] = where(up, params[2, t], params[3, t])
+        c[t] = step(zero, up, params, t, tables)
+        s[t], dw[t] = step(one, up, params, t, tables) - c[t], where(up, params[2, t], params[3, t])
 
 
-@fast
-def _difference(m, own, side):
-    """S, in a loop of its own: fused with products of the response it would be rounded in several ways."""
-    for t in range(m):
-        own[S + side, t] -= own[C + side, t]
-
-
-def everywhere(k, m, weights_at, place_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
-    """Pulse number k of those of the m lanes that have more than k to take; UP tells which go up."""
+def everywhere(k, side, m, weights_at, place_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
+    """Pulse number k of those of the m lanes that have more than k to take; of both sides, UP tells which go up."""
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
     weights, place = vector_at(weights_at, size, LIKE), vector_at(place_at, size, WORDS)
     sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
     q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
-    if kind == OWN:
-        _own_masked(m, own.dtype.type(k), weights, own[N], own[UP], params, place, q0, q1, sigma, tables)
+    n, ups, k = own[N], own[UP], own.dtype.type(k)
+    # Of a constant in the first place: a direction known beforehand spares half of most responses.
+    if side == 0:
+        _masked(0, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables)
+    elif side == 1:
+        _masked(1, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables)
     else:
-        is_additive = kind == ADDITIVE
-        _masked(m, own.dtype.type(k), weights, own[N], own[UP], params, place, q0, q1, sigma, is_additive, tables)
+        _masked(BOTH, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables)
 
 
 @apart
-def _masked(m, k, weights, n, ups, params, place, q0, q1, sigma, is_additive, tables):
-    """As `_pulses`, at the lanes with n > k."""
+def _masked(side, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables):
+    """One pulse at each of the lanes with n > k."""
     for q in range(m):
-        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[q]))
-        change = step(w, up, params, q, tables)
-        unit = where(up, params[2, q], params[3, q]) if is_additive else change
-        weights[q] = where(n[q] > k, one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q]), w)
+        w, up = weights[q], ups[q] > 0.0 if side == BOTH else side == 0
+        after = _after(w, up, quick_normal(q0, q1, place[q]), params, q, sigma, kind, tables)
+        weights[q] = where(n[q] > k, after, w)
 
 
-@apart
-def _own_masked(m, k, weights, n, ups, params, place, q0, q1, sigma, tables):
-    """As `_own_pulses`, at the lanes with n > k."""
-    for q in range(m):
-        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[q]))
-        change = step(w, up, params, q, tables)
-        unit = noise(w, up, change, params, q, tables)
-        weights[q] = where(n[q] > k, one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q]), w)
-
-
-def one_by_one(start, r, place_at, hit_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
+def one_by_one(start, r, place_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
     """The pulses from number `start` on at r elements, of which each has at least as many to take as the next."""
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
-    place, hit = vector_at(place_at, size, WORDS), vector_at(hit_at, size, WORDS)
     sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
-    weights, up = own[FEW], own[UP]
+    weights, up, place = own[FEW], own[UP], vector_at(place_at, size, WORDS)
     for k in range(start, int(own[SORTED, 0])):
         q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
         while own[SORTED, r - 1] <= k:
             r -= 1
-        if kind == OWN:
-            _own_pulses(r, weights, up, params, place, hit, q0, q1, sigma, tables)
-        else:
-            _pulses(r, weights, up, params, place, hit, q0, q1, sigma, kind == ADDITIVE, tables)
+        _pulses(r, weights, up, params, place, q0, q1, sigma, kind, tables)
 
 
 @apart
-def _pulses(r, weights, ups, params, place, hit, q0, q1, sigma, is_additive, tables):
-    """One pulse at each of r elements, with noise that goes by the step or is additive."""
+def _pulses(r, weights, ups, params, place, q0, q1, sigma, kind, tables):
+    """One pulse at each of r elements."""
     for q in range(r):
-        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-        change = step(w, up, params, q, tables)
-        unit = where(up, params[2, q], params[3, q]) if is_additive else change
-        weights[q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
+        z = quick_normal(q0, q1, place[q])
+        weights[q] = _after(weights[q], ups[q] > 0.0, z, params, q, sigma, kind, tables)
 
 
-@apart
-def _own_pulses(r, weights, ups, params, place, hit, q0, q1, sigma, tables):
-    """One pulse at each of r elements, with the family's own noise."""
-    for q in range(r):
-        w, up, z = weights[q], ups[q] > 0.0, weights.dtype.type(quick_normal(q0, q1, place[hit[q]]))
-        change = step(w, up, params, q, tables)
-        unit = noise(w, up, change, params, q, tables)
-        weights[q] = one_pulse(w, change, sigma * unit, z, params[0, q], params[1, q])
+def _after(w, up, z, params, q, sigma, kind, tables):
+    """The weight after a pulse, whose noise is a multiple of its step, of its mean step, or as the family says."""
+    change, mean = step(w, up, params, q, tables), where(up, params[2, q], params[3, q])
+    unit = where(kind == OWN, noise(w, up, change, params, q, tables), where(kind == ADDITIVE, mean, change))
+    return one_pulse(w, change, sigma * unit, params.dtype.type(z), params[0, q], params[1, q])

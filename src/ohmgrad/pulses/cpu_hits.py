@@ -31,7 +31,7 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
     found = room[-2 * size :].reshape((2, size))
     index = np.empty((4, size), np.uint32)  # of either direction: crosspoints; columns and their bits
     column, word, none = index[2], index[3], np.zeros((1, 1, 1, 1), np.uint32)
-    hit = np.empty(size + options[1] + 2, np.uint32)
+    hit = np.empty(2 * size + options[1] + 2, np.uint32)
     held = np.zeros(2, np.int64)
     for i in range(x_on.shape[0]):
         k0, k1 = key_of(keys, 2, cycle + i)

@@ -100,7 +100,7 @@ def pulse(
     weights = rest[: n_strip * size].reshape((n_strip, 1, size))
     stage = rest[-n_strip * size :].reshape((size, n_strip))
     own = rest[n_strip * size : (n_strip + N_OWN) * size].reshape((N_OWN, size))
-    index, n_firing = np.empty(3 * size + options[1] + 2, np.uint32), np.empty(n_strip, np.int64)
+    index, n_firing = np.empty(4 * size + options[1] + 2, np.uint32), np.empty(n_strip, np.int64)
     at, place, hit = index[:size], index[size : 2 * size], index[2 * size :]
     for top in range(first, last, n_strip):
         n_lines = min(n_strip, last - top)

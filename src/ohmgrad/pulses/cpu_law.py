@@ -12,7 +12,7 @@ import numpy as np
 
 from ohmgrad import random
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.cpu_family import ADDITIVE, DW, FEW, LEFT, MOST, SORTED, UP, C, H, K, N, S, V, Y
+from ohmgrad.pulses.cpu_family import ADDITIVE, BOTH, DW, FEW, LEFT, MOST, SORTED, UP, C, H, K, N, S, V, Y
 from ohmgrad.pulses.cpu_trains import f32, u32
 from ohmgrad.pulses.numba_target import BARE, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
@@ -23,7 +23,6 @@ parts, multiplicative, additive, is_mergeable, one_pulse = (
 )
 minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
 bare, bare_inline = njit(**BARE), njit(forceinline=True, **BARE)
-BOTH = 2  # the side of a sample whose lanes go up and down
 BESIDE = 64  # lanes that cost no more all at once than it costs to find those among them that take a pulse
 
 
@@ -50,17 +49,17 @@ def apply(
             own[N, t] = own[LEFT, t]
     start = _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, law, k0, k1)
     if most > start:
-        r = _sort(own, m, start, most, hit)
+        r, first = _sort(own, m, start, most, hit), own.shape[1]
         for q in range(r):
             t = hit[q]
-            own[FEW, q] = weights[k, 0, t]
+            own[FEW, q], hit[first + q] = weights[k, 0, t], place[t]
             up = is_back != (on[tile, i, -1, t] == u32(2)) if side == BOTH else side == 0
             own[UP, q] = 1.0 if up else 0.0
         for row in range(params.shape[1]):
             for q in range(r):
                 few_params[0, row, q] = params[k, row, hit[q]]
         call_at(law[6], (
-            start, r, address_of(place), address_of(hit), law[3], law[1], int(k0), int(k1),
+            start, r, address_of(hit) + first * hit.itemsize, law[3], law[1], int(k0), int(k1),
             address_of(few_params), own.shape[1], address_of(own), law[7], law[8],
         ))  # fmt: skip
         for q in range(r):
@@ -79,12 +78,12 @@ def _many(weights, params, k, m, own, side, most, is_back, on, tile, i, place, l
             return most
         if 5 * taken < m - BESIDE:
             return number
-        if not number:
+        if not number and side == BOTH:
             for t in range(m):
-                up = is_back != (on[tile, i, -1, t] == u32(2)) if side == BOTH else side == 0
+                up = is_back != (on[tile, i, -1, t] == u32(2))
                 own[UP, t] = f32(1.0) if up else f32(0.0)
         call_at(law[5], (
-            number, m, _row_at(weights, k), address_of(place), law[3], law[1], int(k0), int(k1),
+            number, side, m, _row_at(weights, k), address_of(place), law[3], law[1], int(k0), int(k1),
             _row_at(params, k), own.shape[1], address_of(own), law[7], law[8],
         ))  # fmt: skip
     return most
@@ -228,7 +227,7 @@ def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
 def _sort(own, m, least, most, hit):
     """The lanes with more than `least` pulses, with the most first, into hit, all they have into SORTED; how many.
 
-    hit: room for the lanes, then for counts of all numbers of pulses that a train can have.
+    hit: room for the lanes, then for their elements or for counts of all numbers of pulses that a train can have.
     """
     first, r = own.shape[1], 0
     for t in range(m):

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,16 @@ def _inline(function: Callable[..., Any]) -> Any:
     return njit(**INLINE)(function)
 
 
+_unfused = njit(forceinline=True, error_model="numpy", fastmath=False)  # left out, callers' fastmath is taken over
+
 # The polynomials below are in pairs of terms, which a processor takes side by side: it would wait for term after term.
 ROUND = np.float32(12582912.0)  # 1.5 2^23: of float32, a sum with it is whole, and its low bits are that number
+
+
+@_unfused
+def _rounded(a, b):
+    """a b, which no sum takes in: of a sum of two products the compiler would choose one to fuse."""
+    return a * b
 
 
 @_inline
@@ -143,7 +152,8 @@ def _exp32(a):
     k = t - ROUND
     r = (a - k * np.float32(0.693359375)) + k * np.float32(2.12194440e-4)  # ln 2 in two parts
     q = r * r
-    low, high = np.float32(0.49999231) + r * np.float32(0.16667114), np.float32(0.041890122) + r * np.float32(0.0083125243)
+    low = np.float32(0.49999231) + r * np.float32(0.16667114)
+    high = np.float32(0.041890122) + r * np.float32(0.0083125243)
     return _scaled((np.float32(1.0) + r) + q * (low + q * high), t)
 
 
@@ -164,18 +174,18 @@ def _log2(a):
     k = np.int32(word) >> 23
     f = float_of_bits(np.uint32(np.uint32(word & np.uint32(0x7FFFFF)) + np.uint32(0x3F3504F3))) - np.float32(1.0)
     q = f * f
-    p1 = np.float32(-0.7213473468000104) + f * np.float32(0.48091064299281583)
-    p2 = np.float32(-0.3607036831355393) + f * np.float32(0.28791624656294806)
-    p3 = np.float32(-0.2389448127693801) + f * np.float32(0.2157156141287512)
-    p4 = np.float32(-0.20726981338479514) + f * np.float32(0.12583707985314296)
-    tail = (p1 + q * p2) + (q * q) * (p3 + q * p4)
-    return np.float32(k) + (f * np.float32(1.4426950408889634) + q * tail)
+    p1 = np.float32(-0.72134735) + f * np.float32(0.48091064)
+    p2 = np.float32(-0.36070368) + f * np.float32(0.28791625)
+    p3 = np.float32(-0.23894481) + f * np.float32(0.21571561)
+    p4 = np.float32(-0.20726981338479514) + f * np.float32(0.12583708)
+    tail = _rounded(q, (p1 + q * p2) + (q * q) * (p3 + q * p4))
+    return np.float32(np.int32(k)) + (f * np.float32(1.4426950408889634) + tail)
 
 
 @_inline
 def _log32(a):
     """ln a of normal float32 > 0, to 2e-7 of it or 1e-7."""
-    return np.float32(0.6931471805599453) * _log2(a)
+    return _rounded(np.float32(0.6931471805599453), _log2(a))
 
 
 @_inline
@@ -199,18 +209,26 @@ def _by_type(quick: Any, exact: Any) -> Any:
 
 
 def _interpolate(table, x):
-    """Of table (rows, length + 1), row: the first number of a row is for other targets."""
-    rows, row = table
-    last = np.int32(rows.shape[1] - 2)
-    y = x * np.float32(last)
-    i = np.int32(y)
-    i = max(min(i, last - np.int32(1)), np.int32(0))
-    j = min(i + np.int32(1), last)
-    t = y - np.float32(i)
-    t = t if t > np.float32(0.0) else np.float32(0.0)
-    t = t if t < np.float32(1.0) else np.float32(1.0)
-    a, b = rows[row, np.uint32(i) + np.uint32(1)], rows[row, np.uint32(j) + np.uint32(1)]
-    return a + t * (b - a)
+    """Of table (rows, row, n_nodes): a row holds its last place, its numbers, and the last again.
+
+    n_nodes: how many numbers, if few: to look at one after another costs less than to fetch each element's own; else 0.
+    """
+    rows, row, n_nodes = table
+    last = rows[row, 0]
+    y = x * last
+    y = y if y > np.float32(0.0) else np.float32(0.0)
+    y = y if y < last else last
+    i = np.floor(y)
+    i = i if i < last - np.float32(1.0) else last - np.float32(1.0)
+    if n_nodes:
+        a, b = rows[row, 1], rows[row, 2]
+        for j in range(1, n_nodes - 1):
+            is_here, now, then = i >= np.float32(j), rows[row, j + 1], rows[row, j + 2]  # loaded once, not where needed
+            a, b = now if is_here else a, then if is_here else b
+    else:
+        k = np.uint32(np.int32(i))
+        a, b = rows[row, k + np.uint32(1)], rows[row, k + np.uint32(2)]
+    return a + (y - i) * (b - a)
 
 
 _exp = _by_type(lambda a: _exp32(a), lambda a: math.exp(a))
@@ -239,6 +257,9 @@ NUMBA = Target(
     word=np.uint32,
     compile=_inline,
 )
+
+# For responses: fused, the same step would be rounded in several ways, as its direction is known beforehand or not.
+UNFUSED = replace(NUMBA, compile=_unfused)
 
 
 @cache
