@@ -139,6 +139,25 @@ def test_quick_functions(name, points, tolerance):
         assert np.max(np.abs(y - expected) / scale) < allowed
 
 
+def test_powers():
+    # To the stated error, and exact at their ends. Planted: a coefficient of the logarithm off by 1e-6.
+    quick = numba_target.NUMBA.namespace["power"]
+
+    @numba.njit(**numba_target.FAST)
+    def run(a, b, y):
+        for i in range(a.size):
+            y[i] = quick(a[i], b[i])
+
+    rng = np.random.default_rng(1)
+    a, b = (v.astype(np.float32) for v in (rng.uniform(0.3, 3.0, 100_000), rng.uniform(-70.0, 70.0, 100_000)))
+    y, exponent = np.empty_like(a), b.astype(float) * np.log(a.astype(float))
+    run(a, b, y)
+    assert np.all(np.abs(y / np.exp(exponent) - 1.0) <= (2.0 + 2.0 * np.abs(exponent)) * 1e-7)
+    ends = np.array([(0, 0, 1), (0, 2, 0), (0, -1, np.inf), (1, 77, 1), (2, 200, np.inf), (0.5, 200, 0)], np.float32)
+    run(ends[:, 0], ends[:, 1], y[:6])
+    assert y[:6].tolist() == ends[:, 2].tolist()
+
+
 def test_all_of_the_vocabulary_stays_in_float32():
     kernel = compiled(every_name)
     w = torch.linspace(-2.0, 2.0, 41)
