@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -263,3 +264,50 @@ def test_the_state_of_another_optimizer():
     state = AnalogOptimizer(nn.Linear(2, 2), lr=0.1).state_dict()
     with pytest.raises(ValueError, match="other parameter groups"):
         AnalogOptimizer(analog(), lr=0.1).load_state_dict(state)
+
+
+def test_a_group_that_comes_later_is_trained():
+    ours, theirs = analog(), digital()
+    heads = [nn.Linear(3, 3).double() for _ in range(2)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    optimizers = (
+        AnalogOptimizer(ours, lr=0.02, momentum=0.9),
+        torch.optim.SGD(theirs.parameters(), lr=0.02, momentum=0.9),
+    )
+    for model, head, optimizer in zip((ours, theirs), heads, optimizers, strict=True):
+        optimizer.add_param_group({"params": head.parameters()})
+        for group in optimizer.param_groups[-1:]:
+            group["lr"] *= 0.5
+        for _ in range(3):
+            optimizer.zero_grad()
+            head(model(gaussian(8, 5))).square().sum().backward()
+            optimizer.step()
+    assert_within_ulps(heads[0].weight.detach(), heads[1].weight.detach(), 256)
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        optimizers[0].add_param_group({"params": ours[0].parameters()})
+    alone = AnalogOptimizer(convert(nn.Linear(3, 2, bias=False), device=Ideal()), lr=0.1)
+    with pytest.raises(ValueError, match="got one of tiles alone"):
+        alone.add_param_group({"params": heads[0].parameters()})
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copy_with_its_model_trains_that(copied):
+    model = analog()
+    optimizer = AnalogOptimizer(model, lr=0.02, momentum=0.9)
+    train(model, optimizer, range(2))
+    twin, its_own = copied((model, optimizer))
+    for m, o in ((model, optimizer), (twin, its_own)):
+        o.param_groups[0]["lr"] = o.param_groups[-1]["lr"] = 0.01
+        train(m, o, range(2, 5))
+    assert_same_model(twin, model, ulps=0)
+
+
+def test_a_scaled_loss_is_refused():
+    # Updates on tiles would be 65536 times too large.
+    model = analog()
+    optimizer, scaler = AnalogOptimizer(model, lr=0.02), torch.amp.GradScaler("cpu")
+    before = model[0].weight
+    scaler.scale(loss_of(model)).backward()
+    with pytest.raises(TypeError, match="needs a loss that is not scaled, got one from a GradScaler"):
+        scaler.step(optimizer)
+    assert torch.equal(model[0].weight, before)

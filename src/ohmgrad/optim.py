@@ -28,7 +28,11 @@ class AnalogOptimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: lr is negative or not finite; a group holds a parameter that the model does not own.
+        TypeError: `step` by a `torch.amp.GradScaler`, which undoes the loss's scale in gradients alone, not in what
+            waits on tiles. Nor is it needed: tiles keep their dtype under autocast.
     """
+
+    _step_supports_amp_scaling = True  # then a GradScaler tells us that it is one
 
     def __init__(
         self,
@@ -70,6 +74,11 @@ class AnalogOptimizer(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One update of every tile and every digital parameter; returns the closure's loss."""
+        if hasattr(self, "found_inf"):
+            raise TypeError(
+                "AnalogOptimizer needs a loss that is not scaled, got one from a GradScaler: leave it out, or make it "
+                "with enabled=False"
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -81,6 +90,31 @@ class AnalogOptimizer(torch.optim.Optimizer):
         if self.digital:
             self.digital.step()
         return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """One more group for the digital optimizer; all tiles of the model are in groups already.
+
+        Raises:
+            ValueError: the model had no digital parameters, so that there is no digital optimizer; or a parameter is in
+                a group already.
+        """
+        if "digital" not in self.__dict__:  # torch's constructor, with groups that are split already
+            return super().add_param_group(param_group)
+        if self.digital is None:
+            raise ValueError(
+                "AnalogOptimizer needs a model with digital parameters to add others, got one of tiles alone"
+            )
+        self.digital.add_param_group({"lr": self.defaults["lr"], **param_group})
+        self.param_groups.append(self.digital.param_groups[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which together with the model's hold the copied model's tiles."""
+        return {**super().__getstate__(), "_tiles": list(self._tiles.values()), "digital": self.digital}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(tiles := state.get("_tiles"), list):
+            state = {**state, "_tiles": {id(tile.handle): tile for tile in tiles}}
+        super().__setstate__(state)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients and the updates that wait on tiles."""
