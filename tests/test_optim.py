@@ -270,14 +270,10 @@ def test_a_group_that_comes_later_is_trained():
     ours, theirs = analog(), digital()
     heads = [nn.Linear(3, 3).double() for _ in range(2)]
     heads[1].load_state_dict(heads[0].state_dict())
-    optimizers = (
-        AnalogOptimizer(ours, lr=0.02, momentum=0.9),
-        torch.optim.SGD(theirs.parameters(), lr=0.02, momentum=0.9),
-    )
+    optimizers = AnalogOptimizer(ours, lr=0.02), torch.optim.SGD(theirs.parameters(), lr=0.02)
     for model, head, optimizer in zip((ours, theirs), heads, optimizers, strict=True):
         optimizer.add_param_group({"params": head.parameters()})
-        for group in optimizer.param_groups[-1:]:
-            group["lr"] *= 0.5
+        optimizer.param_groups[-1]["lr"] *= 0.5
         for _ in range(3):
             optimizer.zero_grad()
             head(model(gaussian(8, 5))).square().sum().backward()

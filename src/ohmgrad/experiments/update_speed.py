@@ -3,9 +3,9 @@
 Both sides get the same inputs, device parameters and pulse trains (bit length 31, update and bit-length management) and
 the same number of threads, and take turns in one run: ours, peer, ours, peer ... The figure is the median over the
 turns of one public call, `Crossbar.pulse(x, d, lr)` and the peer's `tile.update(x, d)`; a turn repeats a short call
-until it lasts about 10 ms, equally often on both sides. Before each turn the weights go back to 0, which is not timed:
-else they would wander to their bounds in the course of a row, and the turns would differ. Then the side rests, so that
-threads of the side before have stopped spinning.
+until it lasts about 10 ms, equally often on both sides, and the shortest take three times as many turns. Before each
+turn the weights go back to 0, which is not timed: else they would wander to their bounds in the course of a row, and
+the turns would differ. Then the side rests, so that threads of the side before have stopped spinning.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ FAMILIES = catalog.family_names()
 LARGE = 100_000  # crosspoint-samples from which a row counts for the median ratio
 TURN = 0.01  # seconds that a turn lasts at least, as far as MAX_CALLS goes
 MAX_CALLS = 2000
+SHORT = 100  # calls in a turn from which there are three times as many turns: a moment's other work spoils several
 REST = 0.01  # seconds before a turn
 LR, D_SCALE = 0.1, 0.01
 
@@ -327,7 +328,7 @@ def _measure(
     if peer:
         theirs(peer, 1, False)
     own, public, raw = [], [], []
-    for _ in range(settings.repeats):
+    for _ in range(settings.repeats * (3 if calls >= SHORT else 1)):
         own.append(ours(calls))
         if peer:
             public.append(theirs(peer, calls, False))
