@@ -105,8 +105,8 @@ def convert_out(k_share, n_shares, given_at):
     scale, length, rows = room[0], room[1], room[2]  # to unpack them would leave arrays whose strides are unknown
     start, end = n_rows * k_share // n_shares, n_rows * (k_share + 1) // n_shares
     most, n_again = rows_at_once(n, end - start), 0
-    own = np.empty((4, most * n + LANES), LIKE.dtype)
-    sigma, over, z, copied = own[0], own[1], own[2], own[3]
+    own = np.empty((3, most * n + LANES), LIKE.dtype)
+    sigma, over, z = own[0], own[1], own[2]
     key, hits, farthest = np.empty((2, most), np.uint32), np.empty(most), np.empty(padded(n), LIKE.dtype)
     for k in range(most):
         sigma[k * n : (k + 1) * n] = noise
@@ -115,13 +115,9 @@ def convert_out(k_share, n_shares, given_at):
         last, n_hits = min(top + most, end), 0
         row, now = rows[top:last], v[top * n : last * n]
         is_done = False
-        if is_usual:
-            near = v[top * n :]
-            if last * n + LANES > v.size:
-                near = copied
-                copy(now, near[: now.size])
+        if is_usual and last * n + LANES <= v.size:
             keys_of(keys, 2, row, first, key)
-            is_far = at_once(near, n, sigma, key, row, scale, factor, numbers, options[5], farthest, z)
+            is_far = at_once(v[top * n :], n, sigma, key, row, scale, factor, numbers, options[5], farthest, z)
             is_done = not (is_far and options[7])
         if is_done:
             copy(z, now)
