@@ -100,7 +100,7 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
         raise ValueError(
             f"{type(base).__name__} cannot be fitted: its own numbers allow no bounds as wide as the readings"
         )
-    space = Space(starts[0], coordinates(starts[0]))
+    space = Space(starts[0], coordinates(starts[0], readings))
     places = [x for device in starts if math.isfinite(_loss(space, readings, x := space.place(device)))]
     if not places:
         raise ValueError(f"{type(base).__name__} cannot be fitted: no start has a finite likelihood")
@@ -121,14 +121,17 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
     )
 
 
-def coordinates(device: Device) -> list[Coordinate]:
-    """What of a device is free."""
+def coordinates(device: Device, readings: Readings) -> list[Coordinate]:
+    """What of a device is free. Tables say nothing of states beyond all readings, so their bounds lie within."""
     family, positive, own = type(device), (0.0, math.inf), _own(device)
     free: list[Coordinate] = []
-    if not family.tables:  # which steps would only multiply, and which bounds would only stretch
+    low, high = -BEYOND, BEYOND
+    if family.tables:
+        low, high = min(float(np.nanmin(readings.y)), -0.01), max(float(np.nanmax(readings.y)), 0.01)
+    else:  # of tables they would only multiply the entries
         free = [Coordinate("dw_up", *positive), Coordinate("dw_down", *positive)]
-        ranges = {"w_max": (0.0, BEYOND), "w_min": (-BEYOND, 0.0)}
-        free += [Coordinate(name, *ends) for name, ends in ranges.items() if math.isfinite(getattr(device, name))]
+    ranges = {"w_max": (0.0, high), "w_min": (low, 0.0)}
+    free += [Coordinate(name, *ends) for name, ends in ranges.items() if math.isfinite(getattr(device, name))]
     for name in own:
         value, (low, high) = getattr(device, name), (family.fitted or {}).get(name, NOTHING)
         entries = range(len(value)) if isinstance(value, tuple) else [None]
