@@ -130,7 +130,7 @@ def test_the_figures_of_devices_are_the_committed_ones():
     page, results = (ROOT / "README.md").read_text(), ROOT / "benchmarks/results"
     for found in json.loads((results / "device_fit.json").read_text())["sets"].values():
         rows = {row["family"]: row for row in found["families"]}
-        best, chosen = found["families"][0], rows[found["chosen"]]
+        best, chosen = max(found["families"], key=lambda row: row["score"]), rows[found["chosen"]]
         best, chosen = (f"{r['held_out_error_percent_of_range']:.2f} ({r['n_free']} free)" for r in (best, chosen))
         table = f"{rows['look-up-table']['held_out_error_percent_of_range']:.2f}"
         line = rf"{found['readings_scored']:,} readings \| .*{re.escape(best)} \| .*{re.escape(chosen)} \| {table} \|"

@@ -54,7 +54,11 @@ def test_show_one_device(ohmgrad_, tmp_path):
 
 
 def test_words_for_what_limits(ohmgrad_, tmp_path):
-    names = ["ideal", "reram-array-hfo2", "pcm", "reram-es", "capacitor"]
+    # Steps of 2 at one bound and -1 at the other: from a third of the way on, all pulses lead to the middle.
+    (tmp_path / "turn.toml").write_text(
+        '[device]\nname = "look-up-table"\nstep_up = [2.0, -1.0]\nstep_down = [-1.0, 2.0]\n'
+    )
+    names = ["ideal", "reram-array-hfo2", "pcm", "reram-es", "capacitor", "turn.toml"]
     code, _, err = ohmgrad_("device", "show", "--compare", *names, "--out", "page")
     assert (code, err) == (0, "")
     found = {d["name"]: d["limits"] for d in json.loads((tmp_path / "page/results.json").read_text())["devices"]}
@@ -64,6 +68,7 @@ def test_words_for_what_limits(ohmgrad_, tmp_path):
     assert "Few states" in begins["reram-array-hfo2"] and "Write noise" in begins["reram-array-hfo2"]
     assert {"Asymmetry", "Step noise", "Write noise"} <= set(begins["reram-es"])
     assert "Decay" in begins["capacitor"] and "Asymmetry" not in begins["capacitor"]
+    assert "Analog SGD holds no weight, since" in found["turn.toml"][0] and "inf" not in "".join(found["turn.toml"])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,28 @@ def test_exponents_of_power_steps(seed):
     assert_correlation(params["gamma_up"], params["gamma_down"], 0.6)
 
 
+def test_exponents_of_the_exponential_response(seed):
+    # gamma |1 + d xi|, drawn apart up and down, and q(0) = 1 of each element by its own. Planted: the spread twice; the
+    # mean's scale.
+    device = ExponentialResponse(gamma_up=2.0, gamma_down=3.0, gamma_up_dtod=0.2, gamma_down_dtod=0.1)
+    params = draw(device, torch.tensor(seed), SHAPE, torch.float64)
+    assert_same_law(params["gamma_up"] / 2.0, stats.norm(1.0, 0.2))
+    assert_same_law(params["gamma_down"] / 3.0, stats.norm(1.0, 0.1))
+    assert_correlation(params["gamma_up"], params["gamma_down"])
+    for q in (device.q_up, device.q_down):
+        assert (q(torch.zeros((), dtype=torch.float64), params) - 1.0).abs().max() < 1e-12
+
+
+def test_opposite_pulses_cancel_on_drawn_log_domain_elements(seed):
+    # Exponent 1: a pulse multiplies the current by exp(+-eps) of its element. Planted: steps to first order.
+    device = LogDomain(dw_min=0.05, dw_min_dtod=0.3, reference=2.0)
+    params = draw(device, torch.tensor(seed), SHAPE, torch.float64)
+    w = torch.full(SHAPE, 0.3, dtype=torch.float64)
+    up = w + device.step(w, True, params)
+    assert_same_law((up + 2.0).log() - math.log(2.3), stats.lognorm(0.3, scale=0.025))
+    assert (up + device.step(up, False, params) - w).abs().max() < 1e-14
+
+
 def test_the_symmetric_point_of_power_steps_is_taken_off(seed):
     spread = {"dw_min_dtod": 0.2, "up_down_dtod": 0.1, "w_max_dtod": 0.2, "gamma": 1.5, "gamma_dtod": 0.2}
     device = PowStepReference(**spread, subtract_symmetry_point=True, reference_std=0.03)

@@ -12,6 +12,7 @@ from chance import assert_correlation, assert_mean, assert_same_law, assert_vari
 from ohmgrad import random
 from ohmgrad.devices import DEVICES, SoftBounds
 from ohmgrad.devices.base import draw
+from users import Bent
 
 # n = 160,000 sees an error of 2.5 % of a standard deviation in a mean, and of 3.5 % in a variance.
 SHAPE = (400, 400)
@@ -56,6 +57,12 @@ def test_bounds(seed):
     # Upper bound, lower bound and step are drawn apart.
     assert_correlation(params["w_max"], params["w_min"])
     assert_correlation(params["w_max"], params["dw_up"])
+
+
+def test_a_familys_own_number_spreads_relatively(seed):
+    # Planted: the spread twice.
+    params = draw(Bent(steepness=0.8, steepness_dtod=0.1), torch.tensor(seed), SHAPE, torch.float64)
+    assert_same_law(params["steepness"], stats.norm(0.8, 0.08))
 
 
 def test_neighbours_differ_independently(seed):

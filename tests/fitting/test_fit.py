@@ -92,12 +92,13 @@ def ramps(device: Device, n_ramps: int, n_pulses: int, seed: int, *, is_make: bo
 
 
 def refit(true: Device, readings: Readings) -> Fit:
-    """The family, which knows the grid of its tables and what its kind of noise is, and no more."""
+    """The family, which knows its kind of noise, the unit of its tables and how many states they have, and no more."""
     kept = {"ctoc": true.ctoc} | ({"a": true.a, "b": true.b} if isinstance(true, ExpStep) else {})
     if not type(true).tables:
         return fit(type(true)(**kept), readings)
-    flat = dataclasses.replace(true, **{name: (1.0,) * 4 for name in type(true).tables})
-    return fit(flat, readings, [flat])
+    bounds = {"w_min": readings.y.min(), "w_max": readings.y.max()}
+    unit = dataclasses.replace(true, **{name: (1.0,) * 4 for name in type(true).tables}, **bounds)
+    return fit(unit, readings, [unit])
 
 
 def deviations(true: Device, found: Fit) -> dict[str, float]:
@@ -199,9 +200,14 @@ def test_of_families_that_tie_the_simplest_comes_first():
     gain = np.where(np.arange(100) % 2, 1.1, -0.9)
     for lead, order in ((gain, [6, 8, 7]), (2.0 + gain, [8, 6, 7])):
         rows = [row(8, lead), row(7, np.full(100, -9.0)), row(6, np.zeros(100))]
-        placed = sorted((_beside(rows[0], r, 100) for r in rows), key=_place)
+        placed = sorted((_beside(rows[0], r) for r in rows), key=_place)
         assert [r.fits[0].n_free for r in placed] == order
         assert placed[1].below_se == pytest.approx(1.0 / math.sqrt(99.0)) or placed[1].below == 0.0
+    # No error, and a charge of log(100) / 2 = 2.303 for each of two parameters: 4.606. Equal numbers go by score.
+    for lead, order in ((3.5, [0.0, -1.0, 3.5]), (4.7, [4.7, 0.0, -1.0])):
+        rows = [row(8, np.full(100, lead / 100)), row(6, np.full(100, -0.01)), row(6, np.zeros(100))]
+        placed = sorted((_beside(rows[0], r) for r in rows), key=_place)
+        assert [100 * r.score for r in placed] == pytest.approx(order)
 
 
 def test_families_with_one_law():
@@ -215,10 +221,12 @@ def test_families_with_one_law():
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [f for f in TRUE if f not in (SoftBoundsReference, PowStepReference)])
 def test_the_right_family_comes_first_in_9_of_10(family):
-    """Against all others of another law."""
+    """Against all others of another law, from ramps that come to rest, as measured ones do, and are read to a tenth of
+    a step. (CrossSim's go on for 170 pulses, those of Gong et al. for 1,000; CrossSim's are read to a twentieth.)"""
     bases = [f() for f in TRUE if f not in (SoftBoundsReference, PowStepReference)]
     bases = [dataclasses.replace(b, **{name: (1.0,) * 4 for name in type(b).tables}) for b in bases]
-    first = [rank(bases, ramps(TRUE[family], 20, 100, seed))[0][0].family for seed in range(10)]
+    true = dataclasses.replace(TRUE[family], write_noise=0.1)
+    first = [rank(bases, ramps(true, 20, 200, seed))[0][0].family for seed in range(10)]
     assert first.count(family) >= 9, first
 
 

@@ -80,7 +80,7 @@ class ExpStep(Device):
         low, high = slope * self.w_min + self.b, slope * self.w_max + self.b
         # Exponent over the whole range, and A exp(...) at the end that the exponential grows to.
         shapes = [
-            *itertools.product((1.5, 4.0, 10.0), (0.5, 0.95)),
+            *itertools.product((0.4, 1.5, 4.0, 10.0), (0.5, 0.95)),
             *itertools.product((-1.5, -5.0), (-1.0, -4.0, -15.0)),
         ]
         for (up, grown_up), (down, grown_down) in itertools.product(shapes, shapes):

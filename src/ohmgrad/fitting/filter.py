@@ -43,20 +43,13 @@ def predict(device: Device, readings: Readings) -> Prediction:
     params = device.nominal()
     names = (*PLACES, *type(device).own_parameters())
     numbers = np.array([float(params[name]) for name in names])
-    # As `vocabulary.interpolate` has them for compilers: the first number of a row is not for Numba.
-    tables = np.array([(len(params[k]) - 1, *params[k]) for k in type(device).tables], np.float64).reshape(
-        -1, 1 + n_nodes(device)
-    )
+    rows = [(len(params[k]) - 1, *params[k], params[k][-1]) for k in type(device).tables]  # see its `interpolate`
+    tables = np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)
     amount = np.array([device.dw_min_ctoc, device.write_noise * device.dw_min])
     mean, variance = np.empty_like(readings.y), np.empty_like(readings.y)
     run, kind = kernel_of(type(device)), CTOC.index(device.ctoc)
     run(readings.y, readings.up, readings.first, numbers, tables, amount, kind, mean, variance)
     return Prediction(mean, variance)
-
-
-def n_nodes(device: Device) -> int:
-    """Entries of each of its tables."""
-    return len(getattr(device, type(device).tables[0])) if type(device).tables else 0
 
 
 def template(y, up, first, params, tables, amount, kind, mean, variance):
@@ -106,7 +99,7 @@ def kernel_of(family: type[Device]) -> Any:
     """The filter with the response of a family inside, in float64."""
     places = (*PLACES, *family.own_parameters())
     given = ", ".join(
-        "dw" if k == "dw_min" else f"(tables, {family.tables.index(k)})" if k in family.tables
+        "dw" if k == "dw_min" else f"(tables, {family.tables.index(k)}, 0)" if k in family.tables
         else f"params[{places.index(k)}]" for k in response_arguments(family)
     )  # fmt: skip
     source = f"""

@@ -33,6 +33,7 @@ STEP = 1e-6  # of the differences that stand for derivatives, in units of a coor
 BEYOND = 100.0  # bounds at most: readings lie in -1 ... 1, and farther ones would be the same law
 SHORT, LONG = 12, 150  # steps of a climb: from a start, and from the best end of several guesses
 NEAR = 0.02  # standard errors from the top: near enough
+SHARES = (0.01, 0.1, 0.3, 0.6, 0.9)  # of noise that may be the readings'
 FAR = 25.0  # coordinates are logarithms: nothing is that far
 
 
@@ -100,7 +101,7 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
         raise ValueError(
             f"{type(base).__name__} cannot be fitted: its own numbers allow no bounds as wide as the readings"
         )
-    space = Space(starts[0], coordinates(starts[0]))
+    space = Space(starts[0], coordinates(starts[0], readings))
     places = [x for device in starts if math.isfinite(_loss(space, readings, x := space.place(device)))]
     if not places:
         raise ValueError(f"{type(base).__name__} cannot be fitted: no start has a finite likelihood")
@@ -121,14 +122,17 @@ def fit(family: type[Device] | Device, readings: Readings, start: Sequence[Devic
     )
 
 
-def coordinates(device: Device) -> list[Coordinate]:
-    """What of a device is free."""
+def coordinates(device: Device, readings: Readings) -> list[Coordinate]:
+    """What of a device is free. Tables say nothing of states beyond all readings, so their bounds lie within."""
     family, positive, own = type(device), (0.0, math.inf), _own(device)
     free: list[Coordinate] = []
-    if not family.tables:  # which steps would only multiply, and which bounds would only stretch
+    low, high = -BEYOND, BEYOND
+    if family.tables:
+        low, high = min(float(np.nanmin(readings.y)), -0.01), max(float(np.nanmax(readings.y)), 0.01)
+    else:  # of tables they would only multiply the entries
         free = [Coordinate("dw_up", *positive), Coordinate("dw_down", *positive)]
-        ranges = {"w_max": (0.0, BEYOND), "w_min": (-BEYOND, 0.0)}
-        free += [Coordinate(name, *ends) for name, ends in ranges.items() if math.isfinite(getattr(device, name))]
+    ranges = {"w_max": (0.0, high), "w_min": (low, 0.0)}
+    free += [Coordinate(name, *ends) for name, ends in ranges.items() if math.isfinite(getattr(device, name))]
     for name in own:
         value, (low, high) = getattr(device, name), (family.fitted or {}).get(name, NOTHING)
         entries = range(len(value)) if isinstance(value, tuple) else [None]
@@ -205,8 +209,8 @@ def guesses(base: Device, readings: Readings) -> list[Device]:
     change = np.diff(readings.y, prepend=np.nan)
     change[readings.first] = np.nan
     found: list[Device] = []
-    for bounds in _bounds(base, readings, change):
-        best: dict[tuple[float, ...], tuple[float, Device]] = {}
+    for bounds in _bounds(base, readings):
+        best: dict[tuple[float, ...], tuple[float, Device, np.ndarray]] = {}
         for own in _own_starts(base, bounds):
             try:
                 device, rest = _stepping(dataclasses.replace(base, up_down=0.0, **bounds, **own), readings, change)
@@ -214,31 +218,29 @@ def guesses(base: Device, readings: Readings) -> list[Device]:
                 continue
             signs, misfit = tuple(float(np.sign(v)) for v in own.values()), float(np.nansum(rest**2))
             if signs not in best or misfit < best[signs][0]:
-                step, reading = _noise(rest)
-                noise = {"dw_min_ctoc": step / device.dw_min, "write_noise": reading / device.dw_min}
-                best[signs] = misfit, dataclasses.replace(device, **noise)
-        found += [device for _, device in best.values()]
+                best[signs] = misfit, device, rest
+        found += [_noisy(device, rest, readings) for _, device, rest in best.values()]
     return found
 
 
-def _noise(rest: np.ndarray) -> tuple[float, float]:
-    """Standard deviations of steps and of readings: noise of readings makes one difference too large and the next too
-    small. rest: of all differences, NaN where there is none."""
-    pairs = rest[1:] * rest[:-1]
-    together = float(np.nanmean(pairs)) if np.isfinite(pairs).any() else 0.0
-    variance = float(np.nanvar(rest))
-    reading = math.sqrt(max(-together, 1e-4 * variance, 1e-16))
-    return math.sqrt(max(variance + 2.0 * together, 1e-2 * variance, 1e-16)), reading
+def _noisy(device: Device, rest: np.ndarray, readings: Readings) -> Device:
+    """With noise of steps and of readings that explain what is left of each difference: shared so that the readings
+    are likeliest. (How differences go together does not tell: a response that is wrong yet makes them all stray alike.)
+    """
+    variance = max(float(np.nanvar(rest)), 1e-16)
+    pairs = [(math.sqrt((1.0 - s) * variance), math.sqrt(s * variance / 2.0)) for s in SHARES]
+    made = [
+        dataclasses.replace(device, dw_min_ctoc=step / device.dw_min, write_noise=reading / device.dw_min)
+        for step, reading in pairs
+    ]
+    return min(made, key=lambda one: _misfit(one, readings))
 
 
-def _bounds(base: Device, readings: Readings, change: np.ndarray) -> list[dict[str, float]]:
+def _bounds(base: Device, readings: Readings) -> list[dict[str, float]]:
     """Bounds to start from: where ramps end, and a tenth of the range beyond; those of tables, where readings end."""
     y, up = readings.y, readings.up
-    if type(base).tables:  # but for their noise
-        means = [np.nanmean(change[up == is_up]) for is_up in (False, True)]
-        _, noise = _noise(change - np.array(means)[up.astype(int)])
-        high, low = np.nanmax(y) - 3.0 * noise, np.nanmin(y) + 3.0 * noise
-        ends = [(max(high, np.nanquantile(y, 0.98)), min(low, np.nanquantile(y, 0.02)))]
+    if type(base).tables:  # with their noise and without
+        ends = [(float(np.nanquantile(y, 1.0 - q)), float(np.nanquantile(y, q))) for q in (0.0, 0.02)]
     else:
         turns = np.flatnonzero(np.append(readings.first[1:] | (up[1:] != up[:-1]), True))
         top, bottom = (float(np.nanmedian(y[turns[up[turns] == is_up]])) for is_up in (True, False))
@@ -271,7 +273,7 @@ def _stepping(device: Device, readings: Readings, change: np.ndarray) -> tuple[D
 
 
 def _own_starts(base: Device, bounds: dict[str, float]) -> list[dict[str, Any]]:
-    """Numbers of the family's own to start from: its defaults; those that it gives for these bounds; else small and
+    """Numbers of the family's own to start from: its defaults; those that it gives for these bounds; else from small to
     large ones where only a lower end is given."""
     names = [name for name in _own(base) if name not in type(base).tables]
     ranges = {name: (type(base).fitted or {}).get(name, NOTHING) for name in names}
@@ -280,7 +282,7 @@ def _own_starts(base: Device, bounds: dict[str, float]) -> list[dict[str, Any]]:
         given = list(dataclasses.replace(base, **bounds).starts())
     except ValueError:  # its defaults allow no such bounds
         given = []
-    return [{}, *(given or ({name: low + x for name, low in lows.items()} for x in (0.03, 3.0) if lows))]
+    return [{}, *(given or ({name: low + x for name, low in lows.items()} for x in (0.03, 0.1, 0.3, 1.0, 3.0) if lows))]
 
 
 def _climb(space: Space, readings: Readings, x: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
@@ -313,11 +315,15 @@ def _climb(space: Space, readings: Readings, x: np.ndarray, steps: int) -> tuple
 def _loss(space: Space, readings: Readings, x: np.ndarray) -> float:
     """Minus the logarithm of the likelihood, but for a constant."""
     try:
-        p = predict(space.device(x), readings)
+        return _misfit(space.device(x), readings)
     except (ValueError, OverflowError):
         return math.inf
+
+
+def _misfit(device: Device, readings: Readings) -> float:
+    """The same of a device."""
     with np.errstate(all="ignore"):
-        terms = log_terms(p, readings)
+        terms = log_terms(predict(device, readings), readings)
     return float(-terms.sum()) if np.isfinite(terms).all() else math.inf
 
 

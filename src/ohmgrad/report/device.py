@@ -64,7 +64,10 @@ def draw(path: Path, names: Sequence[str], figures: Sequence[Portrait]) -> None:
         _words(grid.flat[-1], figures[0])
     else:
         size = (4.3 * n, 3.0 * len(rows))
-        figure, grid = plt.subplots(len(rows), n, figsize=size, layout="constrained", squeeze=False, sharey="row")
+        figure, grid = plt.subplots(len(rows), n, figsize=size, layout="constrained", squeeze=False)
+        for row in (0, 3, 4):  # responses have shapes to be seen, whose sizes may lie 100 apart
+            for axis in grid[row, 1:]:
+                axis.sharey(grid[row, 0])
         columns = [list(column) for column in grid.T]
     for name, axes, f in zip(names, columns, figures, strict=True):
         for axis, panel in zip(axes, rows, strict=True):
@@ -83,6 +86,7 @@ def _ramps(axis: Any, f: Portrait) -> None:
     axis.plot(f.pulses, f.up, color=UP, linewidth=0.8, alpha=0.7)
     axis.plot(f.pulses, f.down, color=DOWN, linewidth=0.8, alpha=0.7)
     axis.set(xlabel="pulses, all up (red) or all down (blue)", ylabel=f"state w of {f.up.shape[1]} devices")
+    axis.locator_params(axis="x", nbins=5)
 
 
 def _response(axis: Any, f: Portrait) -> None:

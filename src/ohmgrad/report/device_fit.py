@@ -194,7 +194,9 @@ def _steps(axis: Any, found: Characterised) -> None:
             axis.plot(w, step, color=color, linestyle="-" if row is found.chosen else ":", linewidth=1.2)
     axis.axhline(0.0, color=GREY, linewidth=0.6)
     axis.set(
-        xlabel="state w", ylabel="change of w by one pulse", title="mean steps, fitted response (dotted: best score)"
+        xlabel="state w",
+        ylabel="change of w by one pulse",
+        title="mean steps ± error, fitted response (dotted: best score)",
     )
 
 

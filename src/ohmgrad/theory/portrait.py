@@ -164,9 +164,11 @@ def limits(figures: Portrait, device: Device) -> list[str]:
             "Use it in pairs, one device for each sign."
         )
     elif half > ASYMMETRIC:
+        stops = f"stops at a squared gradient norm of {half:.2g} times the gradient's noise"
+        stays = "holds no weight, since up and down pulses lead the same way"
         found.append(
-            f"Asymmetry: half of the way to a bound, Analog SGD stops at a squared gradient norm of {half:.2g} times "
-            "the gradient's noise. Tiki-Taka, whose fast crossbar rests at its symmetric point, does not stop there."
+            f"Asymmetry: half of the way to a bound, Analog SGD {stops if half < math.inf else stays}. "
+            "Tiki-Taka, whose fast crossbar rests at its symmetric point, does not stop there."
         )
     offset = abs(figures.point) / figures.half_range if math.isfinite(figures.point) else 0.0
     if max(offset, figures.scatter) > SCATTERED:
