@@ -6,11 +6,10 @@ Goal: over the rows of at least 1e5 crosspoint-samples, a median ratio of 10 on 
 than the peer. Compare on a quiet machine only: under load the peer's threads slow it more than ours.
 
 Last report: `results/update.json`, the four affine families, AMD EPYC (Zen 4, AVX-512), a virtual machine whose two
-processors are siblings of one core. Median ratio 6.1 on 1 thread and 9.6 on 2, of 224 rows each; by input, on 1 thread:
-22 for dw_min 1e-4, 12 with 80 % zeros; 4.7 for 1e-3, 1.9 with 80 % zeros. So the goal is met on 1 thread and missed on
-2. Slower than the peer: 5 of 288 rows on 1 thread and 5 on 2, all of 10x128 crosspoints at dw_min 1e-3, and all but one
-of batch 1, where a call takes 7 us and half of that is Python; the lowest ratio 0.70. Nothing else ran but, now and
-then, an editor.
+processors are siblings of one core. Median ratio 6.6 on 1 thread and 11.2 on 2, of 224 rows each; by input, on 1
+thread: 24 for dw_min 1e-4, 13 with 80 % zeros; 4.7 for 1e-3, 2.0 with 80 % zeros. So the medians meet the goal. Slower
+than the peer: 0 of 288 rows on 1 thread and 1 on 2, of 10x128 crosspoints, batch 1, with zeros at dw_min 1e-3, where a
+call takes 6 us; the lowest ratio 0.87. Nothing else computed. Since then families were compiled anew (1.00 to 1.05).
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
 
