@@ -24,8 +24,8 @@ except ImportError:
 # What a device that lacks an effect has in its place.
 NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
 
-# Whether x and d are like some others in all but their numbers, and the batch of these.
-Known = tuple[Callable[[Tensor, Tensor], bool], Any, Any]
+# Whether x and d are like those before in all but their numbers; the state that these changed; what sends such.
+Known = tuple[Callable[[Tensor, Tensor], bool], Tensor | None, Any]
 
 
 def never(x: Tensor, d: Tensor) -> bool:
