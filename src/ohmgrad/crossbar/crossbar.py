@@ -189,7 +189,7 @@ class Crossbar(nn.Module):
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
         bound_to, ways = self._applier
         if not is_compiling() and ways and self.pulse_counts is None and not self.device_model.write_noise:
-            self._known = elements.alike(x, d), bound_to, ways[1](x.shape[-2] if x.dim() > 1 else 1)
+            self._known = elements.alike(x, d), bound_to, ways.sender(x.shape[-2] if x.dim() > 1 else 1)
 
     def write(self, update: Update, lr: elements.Step) -> None:
         """An update of any form: w moves by -lr times it in the mean; lr (*replica, 1, 1) is one for each replica."""
@@ -275,11 +275,11 @@ class Crossbar(nn.Module):
         moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
         if self._applier[0] is not state:
             self._applier = state, self._new_applier()
-        self._applier[1][0](x, d, lr, batch, self._buffers["pulse_counts"], moved)
+        self._applier[1].apply(x, d, lr, batch, self._buffers["pulse_counts"], moved)
         if moved is not None:
             self._show(moved.bool())
 
-    def _new_applier(self) -> Any:
+    def _new_applier(self) -> op.Applier:
         state = self._state
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
         if state.dtype not in (torch.float32, torch.float64):

@@ -13,8 +13,8 @@ from ohmgrad.vocabulary import retarget
 fold0, fold1, bits = (retarget(f, NUMBA, words=True) for f in (random.fold0, random.fold1, random.bits))
 inline = njit(**INLINE)
 # No fused products where pulses are counted: counts are the same everywhere.
-exact = njit(error_model="numpy")
-bare = njit(error_model="numpy", _nrt=False)  # of functions that make no arrays
+exact = njit(error_model="numpy", fastmath=False)  # left out, callers' fastmath would be taken over
+bare = njit(error_model="numpy", fastmath=False, _nrt=False)  # of functions that make no arrays
 f32, u32 = np.float32, np.uint32
 BY_ROWS, BY_COLUMNS, BY_HITS = 1, 2, 3  # ways to take a mini-batch to the crosspoints
 LANES = 16  # to a multiple of which lines are filled up with 0: what is left of a loop would go one by one

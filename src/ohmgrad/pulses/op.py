@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +22,21 @@ Apply = Callable[[Tensor, Tensor, float, int, Tensor | None, Tensor | None], Non
 Send = Callable[[Tensor, Tensor, float], None]
 
 
+class Applier(NamedTuple):
+    """What applies mini-batches to a crossbar.
+
+    apply(x, d, lr, batch, counts, moved): w moves by -lr * d x'; x is (*replica, batch, in) or (batch, in), d likewise;
+    counts, int64 as w, is added to and moved, uint8 as w, is set where devices got pulses, if given. sender(batch) ->
+    send(x, d, lr): the same without counts and moved, which for few samples costs less.
+    """
+
+    apply: Apply
+    sender: Callable[[int], Send]
+
+
 def applier(
     device: Device, settings: PulsedUpdate, params: Params, seed: Tensor, w: Tensor, cycles: Tensor, pulses: Tensor
-) -> tuple[Apply, Callable[[int], Send]]:
+) -> Applier:
     """What applies mini-batches to a crossbar, with all that does not change from call to call.
 
     Args:
@@ -32,11 +44,6 @@ def applier(
         seed: (*replica,) int64.
         w: the weight, (*replica, out, in), changed in place by each call.
         cycles, pulses: () int64 and (*replica,) float64, to which each call adds.
-
-    Returns:
-        apply(x, d, lr, batch, counts, moved): w moves by -lr * d x'; x is (*replica, batch, in) or (batch, in), d
-        likewise; counts, int64 as w, is added to and moved, uint8 as w, is set where devices got pulses, if given.
-        sender(batch) -> send(x, d, lr), the same without counts and moved, which for few samples costs less.
     """
     shape = (math.prod(w.shape[:-2]), *w.shape[-2:])
     make = _launcher(w, settings)
@@ -76,7 +83,7 @@ def applier(
         return send
 
     apply_ = apply_one if w.dim() == 2 else apply
-    return apply_, sender
+    return Applier(apply_, sender)
 
 
 def _numbers(t: Tensor) -> memoryview:
@@ -141,8 +148,9 @@ def pulse(
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
     device, settings = list(_laws)[law]
     params = {k: v if v.dim() > 1 else _plain(v.tolist()) for k, v in zip(names.split(), values, strict=True)}
-    apply, _ = applier(device, settings, params, seed, w, cycles, pulses)
-    apply(x.contiguous(), d.contiguous(), finite(lr), x.shape[-2], counts, moved)  # a graph lays them out as it likes
+    ways = applier(device, settings, params, seed, w, cycles, pulses)
+    x, d = x.contiguous(), d.contiguous()  # a graph lays them out as it likes
+    ways.apply(x, d, finite(lr), x.shape[-2], counts, moved)
 
 
 def _plain(value: Any) -> Any:
