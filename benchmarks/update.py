@@ -13,11 +13,11 @@ call takes 6 us; the lowest ratio 0.87. Nothing else computed. Since then the lo
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
 
-`results/update_families.json`: every family, on 256x256 and 512x512 with batch 10, no zeros. Others computed at times
-(load average 3 at start), so it is for orientation. Median ratio of 4 rows each, on 1 thread and 2: constant step 11
-and 13, linear step 12 and 10, soft bounds 13 and 13, against a reference 19 and 14, exponential step 4.8 and 3.8, power
-step 4.2 and 3.5, against a reference 4.7 and 3.8, piecewise step 1.9 and 1.7. So the four affine families meet the
-goal there, and no other does. None of 64 rows is slower than the peer.
+`results/update_families.json`: every family, on 256x256 and 512x512 with batch 10, no zeros, on a quiet machine. Median
+ratio of 4 rows each, on 1 thread and 2: constant step 13 and 15, linear step 14 and 17, soft bounds 13 and 19, against
+a reference 16 and 23, exponential step 5.8 and 8.1, power step 5.9 and 8.1, against a reference 6.1 and 8.4, piecewise
+step 6.5 and 9.1. So the four affine families meet the goal there, and the others on 1 thread, but not on 2. None of 64
+rows is slower than the peer.
 
     python benchmarks/update.py --peer-python PATH --shapes 256x256,512x512 --batches 10 --sparsities 0 --out DIR
 
