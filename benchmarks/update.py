@@ -9,8 +9,8 @@ Last report: `results/update.json`, the four affine families, AMD EPYC (Zen 4, A
 processors are siblings of one core. Median ratio 6.6 on 1 thread and 11.2 on 2, of 224 rows each; by input, on 1
 thread: 24 for dw_min 1e-4, 13 with 80 % zeros; 4.7 for 1e-3, 2.0 with 80 % zeros. So the medians meet the goal. Slower
 than the peer: 0 of 288 rows on 1 thread and 1 on 2, of 10x128 crosspoints, batch 1, with zeros at dw_min 1e-3, where a
-call takes 6 us; the lowest ratio 0.87. Nothing else computed. Since then the loops of
-families have changed, for which it was not repeated.
+call takes 6 us; the lowest ratio 0.87. Nothing else computed. Since then the loops of families have changed, for which
+it was not repeated.
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
 
