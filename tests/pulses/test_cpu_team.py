@@ -9,7 +9,7 @@ import pytest
 from ohmgrad.pulses import cpu_team
 from ohmgrad.pulses.cpu_team import SMALL, TINY, Team
 
-LARGE = SMALL + 1
+LARGE = 2 * SMALL
 
 
 def share(k: int, n: int, log: list) -> int:
@@ -24,7 +24,7 @@ def test_every_share_is_taken_once(n, rest):
     team = Team(n)
     for _ in range(200 if not rest else 20):
         log: list[int] = []
-        assert team.run(share, LARGE, log) == sum(10**k for k in range(n))
+        assert team.run(share, LARGE, log)[0] == sum(10**k for k in range(n))
         assert sorted(log) == list(range(n))
         time.sleep(rest)
 
@@ -36,18 +36,25 @@ def test_little_work_is_done_alone(work, rest, shares):
     # Work between the two limits is shared where it comes often.
     team, seen = Team(2), []
     for _ in range(5):
-        seen.append(team.run(lambda k, n: 1000 * (k == 0) * n, work))
+        seen.append(team.run(lambda k, n: 1000 * (k == 0) * n, work)[0])
         time.sleep(rest)
     assert 1000 * shares in seen[1:]
     if not (work == SMALL and not rest):  # there the system may come between two rounds
         assert set(seen) == {1000 * shares}
 
 
+@pytest.mark.parametrize(("n", "work"), [(1, LARGE), (2, TINY), (2, LARGE)])
+def test_the_seconds_of_one_thread(n, work):
+    # Catches seconds that were not taken times the threads that shared.
+    total, seconds = Team(n).run(lambda k, n: time.sleep(0.1 / n) or k, work)
+    assert total == (1 if n == 2 and work == LARGE else 0) and seconds >= 0.1
+
+
 def test_a_share_that_no_helper_begins_is_the_callers():
     # Both helpers are kept at work by another team's pool: here, by never being let off their first share.
     team, gate = Team(2), threading.Event()
     team._pool.submit(gate.wait)
-    assert team.run(share, LARGE, []) == 11
+    assert team.run(share, LARGE, [])[0] == 11
     gate.set()
 
 
@@ -64,12 +71,12 @@ def test_a_helpers_error_is_raised_and_the_team_goes_on():
 
     with pytest.raises(MemoryError, match="share 1, by the caller: False"):
         team.run(fail, LARGE)
-    assert team.run(share, LARGE, []) == 11
+    assert team.run(share, LARGE, [])[0] == 11
 
 
 def test_two_callers_at_once():
     team, sums = Team(2), []
-    threads = [threading.Thread(target=lambda: sums.append(team.run(lambda k, n: n - k, LARGE))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: sums.append(team.run(lambda k, n: n - k, LARGE)[0])) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -80,8 +87,8 @@ def test_two_callers_at_once():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_has_a_team_of_its_own():
-    assert cpu_team.team(2).run(share, LARGE, []) == 11
+    assert cpu_team.team(2).run(share, LARGE, [])[0] == 11
     child = os.fork()
     if not child:
-        os._exit(0 if cpu_team.team(2).run(share, LARGE, []) == 11 else 1)
+        os._exit(0 if cpu_team.team(2).run(share, LARGE, [])[0] == 11 else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -30,6 +30,11 @@ SLAB = 1 << 24
 # Lines of all samples from which threads share the making of trains; below, they would wait for each other longer.
 SHARED = 1 << 15
 
+# Seconds for a crosspoint and sample on one thread, before a first call has shown them: of affine families, and others.
+AFFINE_PACE, PACE = 1e-9, 1e-8
+# Seconds of work, at these, up to which `few` is the way: the ado that it saves takes about 1e-6.
+FEW = 5e-5
+
 # Most numbers of a table that kernels look at one after another.
 SHORT = 16
 
@@ -75,6 +80,8 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
     given = options.ctypes.data, options.size, sigma
+    first_pace = AFFINE_PACE if type(device).is_affine else PACE
+    pace = [first_pace]
     # What the kernel calls once it has looked at the types of all arguments, which here are always these.
     trains, kernel = (
         kernel.compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, *places, *given)))
@@ -92,24 +99,22 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             return sum(launch(x_, d_, lr, len(x_), cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
         call = x.data_ptr(), d.data_ptr(), batch, lr, cycle
-        if batch * n_devices <= cpu_team.TINY or (n_threads := torch.get_num_threads()) == 1:
-            n = kernel(0, 1, *call, 0, *into, *given)
-        else:
-            n = together(cpu_team.team(n_threads), call, into)
+        n, seconds = shared(cpu_team.team(torch.get_num_threads()), call, into)
+        pace[0] = seconds / (batch * n_devices)
         if n < 0:  # nobody has written
             need_finite(x, d)
         return n
 
-    def together(team: cpu_team.Team, call: tuple[Any, ...], into: tuple[int, int]) -> int:
-        batch = call[2]
-        if batch * (n_in + n_out) < SHARED:
-            return team.run(kernel, batch * n_devices, *call, 0, *into, *given)
+    def shared(team: cpu_team.Team, call: tuple[Any, ...], into: tuple[int, int]) -> tuple[int, float]:
+        batch, work = call[2], call[2] * n_devices * pace[0]
+        if batch * (n_in + n_out) < SHARED or team.n == 1:
+            return team.run(kernel, work, *call, 0, *into, *given)
         room = np.empty(cpu_trains.room_for.py_func(batch, n_words, n_in, n_out), np.uint32)
-        n = team.run(trains, batch * n_devices, *call, room.ctypes.data, *given)
-        return n if n < 0 else team.run(kernel, batch * n_devices, *call, room.ctypes.data, *into, *given)
+        n, seconds = team.run(trains, work, *call, room.ctypes.data, *given)
+        return (n, seconds) if n < 0 else team.run(kernel, work, *call, room.ctypes.data, *into, *given)
 
     def few(batch: int) -> Callable[[Tensor, Tensor, float, int], int] | None:
-        if not settings.bit_length or not 0 < batch <= min(slab, cpu_team.TINY // n_devices):
+        if not settings.bit_length or not 0 < batch <= min(slab, FEW / first_pace / n_devices):
             return None
 
         def launch_few(x: Tensor, d: Tensor, lr: float, cycle: int) -> int:

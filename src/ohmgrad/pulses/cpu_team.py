@@ -21,9 +21,9 @@ import numpy as np
 
 from ohmgrad.pulses.numba_target import pause, specialised
 
-# Work (in crosspoint-samples) below which help costs more than it brings: of helpers that sleep, and that are awake or
-# would have been, had they been asked when the work before came, less than RECENT seconds ago.
-SMALL, TINY, RECENT = 1_000_000, 60_000, 1e-3
+# Seconds of work below which help costs more than it brings: of helpers that sleep, and that are awake or would have
+# been, had they been asked when the work before came, less than RECENT seconds ago.
+SMALL, TINY, RECENT = 5e-4, 1e-4, 1e-3
 AWAKE = 2000  # pauses that a thread waits, about 50 us
 
 
@@ -39,31 +39,33 @@ def await_(place: Any, number: Any, is_until: Any) -> Any:
 class Team:
     """`n` threads, the caller among them.
 
-    run(kernel, work, *arguments) -> the sum of kernel(k, n, *arguments) over their numbers k.
+    run(kernel, work, *arguments) -> the sum of kernel(k, n, *arguments) over their numbers k, and the seconds that one
+    thread would have taken, by the caller's share; work: those that are expected.
     """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self._await = specialised(await_, "await")
-        self._pool = ThreadPoolExecutor(n - 1, thread_name_prefix="ohmgrad")
+        self._pool = ThreadPoolExecutor(max(1, n - 1), thread_name_prefix="ohmgrad")
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._task: Callable[[int], int] = lambda k: 0
         self._posted, self._done = np.zeros(8, np.int64), np.zeros((n, 8), np.int64)  # a cache line each
         self._awake, self._begun, self._sums, self._last = [False] * n, [0] * n, [0] * n, 0.0
 
-    def run(self, kernel: Callable[..., int], work: int, *arguments: Any) -> int:
+    def run(self, kernel: Callable[..., int], work: float, *arguments: Any) -> tuple[int, float]:
         """Alone where others would not help."""
-        now = time.perf_counter()
-        is_recent, self._last = now - self._last < RECENT, now
-        if work <= TINY or (work <= SMALL and not is_recent) or not self._turn.acquire(blocking=False):
-            return kernel(0, 1, *arguments)
+        start = time.perf_counter()
+        is_recent, self._last = start - self._last < RECENT, start
+        is_too_little = self.n == 1 or work <= TINY or (work <= SMALL and not is_recent)
+        if is_too_little or not self._turn.acquire(blocking=False):
+            return kernel(0, 1, *arguments), time.perf_counter() - start
         try:
             return self._share(lambda k: kernel(k, self.n, *arguments))
         finally:
             self._turn.release()
             self._last = time.perf_counter()
 
-    def _share(self, task: Callable[[int], int]) -> int:
+    def _share(self, task: Callable[[int], int]) -> tuple[int, float]:
         with self._lock:
             self._task, number = task, int(self._posted[0]) + 1
             self._posted[0] = number
@@ -74,7 +76,9 @@ class Team:
             _keep_apart(self._pool)
             for k in sleepers:
                 self._pool.submit(self._help, k)
+        start = time.perf_counter()
         total = task(0)
+        seconds = self.n * (time.perf_counter() - start)
         for k in range(1, self.n):
             if self._begin(k, number):
                 total += task(k)
@@ -84,7 +88,7 @@ class Team:
             if isinstance(part := self._sums[k], BaseException):
                 raise part
             total += part
-        return total
+        return total, seconds
 
     def _begin(self, k: int, number: int) -> bool:
         """Whether share k is still to be taken; then it is from now on."""
