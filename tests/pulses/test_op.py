@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ohmgrad import AnalogOptimizer, Crossbar, PulsedUpdate, convert
 from ohmgrad.devices import ConstantStep, Device, SoftBounds
 from ohmgrad.pulses import op
-from ohmgrad.pulses.cpu import kernels
 
 SPREAD = SoftBounds(w_min=-0.6, w_max=0.6, dw_min=0.01, dw_min_ctoc=0.3, w_max_dtod=0.2, dw_min_dtod=0.2)
 UNIFORM = ConstantStep(dw_min=0.01)
@@ -75,14 +74,11 @@ class TestOperator:
             torch.ops.ohmgrad.pulse(*given(bar, x, inputs(3, 5)))
         assert all(torch.equal(value, before[name]) for name, value in bar.state_dict().items())
 
-    def test_strided_inputs_need_no_kernel_of_their_own(self):
+    def test_strided_inputs_give_the_same(self):
         bar, other = crossbar(), crossbar()
         torch.ops.ohmgrad.pulse(*given(bar, inputs(3, 6), inputs(3, 5)))
-        kernel = kernels()[1]
-        before = len(kernel.signatures)
         torch.ops.ohmgrad.pulse(*given(other, inputs(3, 6).mT.contiguous().mT, inputs(3, 5).mT.contiguous().mT))
         assert_same(bar, other)
-        assert len(kernel.signatures) == before
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

@@ -5,6 +5,7 @@ Threads take rows; a row's weights stay in cache over a block of samples, and it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from itertools import chain
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from ohmgrad import random
 from ohmgrad.devices.base import CTOC, Device, Params, response_arguments
-from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_team, cpu_trains, merge
+from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_trains, merge
+from ohmgrad.pulses.cpu_openmp import openmp
 from ohmgrad.pulses.eager import need_finite
 from ohmgrad.pulses.numba_target import NUMBA, UNFUSED, specialised
 from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
@@ -30,16 +32,21 @@ SLAB = 1 << 24
 # Lines of all samples from which threads share the making of trains; below, they would wait for each other longer.
 SHARED = 1 << 15
 
+# Seconds of work below which help costs more than it brings: of threads that sleep, and of those that the update
+# before, less than RECENT seconds ago, has left awake.
+SMALL, TINY, RECENT = 3e-4, 6e-5, 3e-3
 # Seconds for a crosspoint and sample on one thread, before a first call has shown them: of affine families, and others.
 AFFINE_PACE, PACE = 1e-9, 1e-8
 # Seconds of work, at these, up to which `few` is the way: the ado that it saves takes about 1e-6.
-FEW = 5e-5
+FEW = 1e-5
 
 # Most numbers of a table that kernels look at one after another.
 SHORT = 16
 
 # Most crosspoints of a crossbar whose parameters are also kept column by column.
 CROSSED = 1 << 20
+
+_last = [0.0]  # when an update began
 
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
 Launch = Callable[[Tensor, Tensor, float, int, int, Tensor | None, Tensor | None], int]
@@ -79,14 +86,11 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     ], np.int64)  # fmt: skip
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
-    given = options.ctypes.data, options.size, sigma
+    given = options.ctypes.data, options.size, sigma.ctypes.data
+    run, threads = runner(), openmp().ctypes.data
+    trains, kernel = (f.address for f in kernels(w.dtype))
     first_pace = AFFINE_PACE if type(device).is_affine else PACE
     pace = [first_pace]
-    # What the kernel calls once it has looked at the types of all arguments, which here are always these.
-    trains, kernel = (
-        kernel.compile(tuple(typeof(a) for a in (0, 1, 0, 0, 1, 0.0, 0, *places, *given)))
-        for kernel, places in zip(kernels(), ((0,), (0, 0, 0)), strict=True)
-    )
 
     def launch(
         x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
@@ -99,26 +103,32 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             return sum(launch(x_, d_, lr, len(x_), cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
         call = x.data_ptr(), d.data_ptr(), batch, lr, cycle
-        n, seconds = shared(cpu_team.team(torch.get_num_threads()), call, into)
-        pace[0] = seconds / (batch * n_devices)
+        n_threads, start = torch.get_num_threads(), time.perf_counter()
+        work, is_recent, _last[0] = batch * n_devices * pace[0], start - _last[0] < RECENT, start
+        if n_threads == 1 or work <= TINY or (work <= SMALL and not is_recent):
+            n = run(threads, 1, kernel, *call, 0, *into, *given)
+            pace[0] = (time.perf_counter() - start) / (batch * n_devices)
+        else:
+            n = shared(n_threads, call, into)
+            pace[0] = n_threads * (time.perf_counter() - start) / (batch * n_devices)
         if n < 0:  # nobody has written
             need_finite(x, d)
         return n
 
-    def shared(team: cpu_team.Team, call: tuple[Any, ...], into: tuple[int, int]) -> tuple[int, float]:
-        batch, work = call[2], call[2] * n_devices * pace[0]
-        if batch * (n_in + n_out) < SHARED or team.n == 1:
-            return team.run(kernel, work, *call, 0, *into, *given)
+    def shared(n_threads: int, call: tuple[Any, ...], into: tuple[int, int]) -> int:
+        batch = call[2]
+        if batch * (n_in + n_out) < SHARED:
+            return run(threads, n_threads, kernel, *call, 0, *into, *given)
         room = np.empty(cpu_trains.room_for.py_func(batch, n_words, n_in, n_out), np.uint32)
-        n, seconds = team.run(trains, work, *call, room.ctypes.data, *given)
-        return (n, seconds) if n < 0 else team.run(kernel, work, *call, room.ctypes.data, *into, *given)
+        n = run(threads, n_threads, trains, *call, room.ctypes.data, *into, *given)
+        return n if n < 0 else run(threads, n_threads, kernel, *call, room.ctypes.data, *into, *given)
 
     def few(batch: int) -> Callable[[Tensor, Tensor, float, int], int] | None:
         if not settings.bit_length or not 0 < batch <= min(slab, FEW / first_pace / n_devices):
             return None
 
         def launch_few(x: Tensor, d: Tensor, lr: float, cycle: int) -> int:
-            n = kernel(0, 1, x.data_ptr(), d.data_ptr(), batch, lr, cycle, 0, 0, 0, *given)
+            n = run(threads, 1, kernel, x.data_ptr(), d.data_ptr(), batch, lr, cycle, 0, 0, 0, *given)
             if n < 0:
                 need_finite(x, d)
             return n
@@ -126,7 +136,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         return launch_few
 
     launch.few = few  # type: ignore[attr-defined]  # functions take any attribute
-    launch.held = w, planes, crossed, tables, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
+    launch.held = w, sigma, planes, crossed, tables, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
     return launch
 
 
@@ -135,9 +145,20 @@ def _crossed(plane: np.ndarray, shape: torch.Size) -> np.ndarray:
 
 
 @cache
-def kernels() -> tuple[Any, Any]:
-    """`trains` and `pulse`, which compile themselves for each dtype."""
-    return specialised(cpu_kernel.trains, "trains"), specialised(cpu_kernel.pulse, "pulse")
+def runner() -> Any:
+    """`run`, as Numba calls it once it has looked at the types of all arguments, which here are always these."""
+    return specialised(cpu_kernel.run, "run").compile(tuple(typeof(a) for a in (*[0] * 6, 0.0, *[0] * 7)))
+
+
+@cache
+def kernels(dtype: torch.dtype) -> tuple[Any, Any]:
+    """`trains` and `pulse`: C functions."""
+    like = torch.empty(0, dtype=dtype).numpy()
+    trains, pulse = (
+        specialised(f, f"{f.__name__}_{like.dtype}", int64(int64, int64, int64), LIKE=like)
+        for f in (cpu_kernel.trains, cpu_kernel.pulse)
+    )
+    return trains, pulse
 
 
 @cache

@@ -13,6 +13,7 @@ from ohmgrad.pulses import cpu_strips, cpu_trains
 from ohmgrad.pulses.cpu_family import N_OWN, N
 from ohmgrad.pulses.cpu_hits import PLANES, by_hits
 from ohmgrad.pulses.cpu_law import BOTH, apply, bare, note, tally
+from ohmgrad.pulses.cpu_openmp import share
 from ohmgrad.pulses.cpu_trains import (
     BY_COLUMNS,
     BY_HITS,
@@ -34,41 +35,59 @@ from ohmgrad.pulses.numba_target import (
     MOVED,
     NUMBERS,
     address_of,
+    bits_of_float,
     float_of_bits,
     matrix_at,
     popcount,
     vector_at,
 )
 
+LIKE = np.empty(0)  # of a template: an array of the weight's dtype
 
-def trains(share, n_shares, x_at, d_at, batch, lr, cycle, trains_at, options_at, n_options, sigma):
-    """Make the trains of a share of a mini-batch's samples for `pulse`; 0, or -1 for NaN or inf."""
-    options = vector_at(options_at, n_options, COUNTS)
+
+def run(openmp_at, n_threads, kernel_at, x_at, d_at, batch, lr, cycle, trains_at, counts_at, moved_at, options_at,
+        n_options, sigma_at):  # fmt: skip
+    """`trains` or `pulse`, shared among threads: the pulses, or below 0 for NaN or inf."""
+    given = np.array((
+        x_at, d_at, batch, np.int64(bits_of_float(lr)), cycle, trains_at, counts_at, moved_at, options_at, n_options,
+        sigma_at,
+    ))  # fmt: skip
+    return share(openmp_at, n_threads, kernel_at, address_of(given)) + 0 * given[0]  # which is in use until here
+
+
+def _given(given_at):
+    """x, d, lr, options, numbers and keys of `run`, its array, whose words stand at an address, and sigma."""
+    given = vector_at(given_at, 11, COUNTS)
+    options, sigma = vector_at(given[8], given[9], COUNTS), vector_at(given[10], 1, LIKE)
+    x, d = matrix_at(given[0], given[2], options[7], sigma), matrix_at(given[1], given[2], options[8], sigma)
     numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
-    x, d = matrix_at(x_at, batch, options[7], sigma), matrix_at(d_at, batch, options[8], sigma)
-    made = _trains_at(trains_at, x, d, cpu_trains.words_of(options))
-    first, last = batch * share // n_shares, batch * (share + 1) // n_shares
-    return np.int64(0 if cpu_trains.prepare(first, last, x, d, lr, options, numbers, keys, cycle, *made) else -1)
+    return given, x, d, float_of_bits(given[3]), options, numbers, keys, sigma
 
 
-def pulse(
-    share, n_shares, x_at, d_at, batch, lr, cycle, trains_at, counts_at, moved_at, options_at, n_options, sigma
-):  # fmt: skip
+def trains(k_share, n_shares, given_at):
+    """Make the trains of a share of a mini-batch's samples for `pulse`; 0, or -1 for NaN or inf."""
+    given, x, d, lr, options, numbers, keys, _ = _given(given_at)
+    made, batch = _trains_at(given[5], x, d, cpu_trains.words_of(options)), given[2]
+    first, last = batch * k_share // n_shares, batch * (k_share + 1) // n_shares
+    return np.int64(0 if cpu_trains.prepare(first, last, x, d, lr, options, numbers, keys, given[4], *made) else -1)
+
+
+def pulse(k_share, n_shares, given_at):
     """Apply a mini-batch to a share of the lines of w, (out, in) but flat, in place; the pulses, or -1 for NaN or inf.
 
-    x_at, d_at: addresses of (batch, in) and (batch, out), of w's dtype. trains_at: of `trains`, or 0. counts_at,
-    moved_at: addresses as w, or 0, of int64 to which pulses are added and of uint8 set where pulses arrived. sigma:
-    noise, (1,) of w's dtype. options_at: address of int64: first those of `prepare`, from 5 on the kind of noise,
-    whether pulses may merge, in, out, which way to go (`cpu.ALONG`), whether there are crossed planes, the
-    addresses of numbers and keys (of `prepare`, then the base keys of pulses and counts), of w, of the family's
-    `parts`, `everywhere` and `one_by_one`, of its tables with their length; then address, address when crossed, and
-    size of each plane: w_min, w_max, dw_up, dw_down and what else the response takes, each (out, in), crossed (in,
-    out), or one number. Where there are no trains yet, each of several threads makes all of them for itself.
+    given_at: address of int64: addresses of x, (batch, in), and d, (batch, out), of w's dtype, batch, the bits of
+    lr, float64, the number of the first sample, addresses of the words of `trains`, or 0, of int64 as w to which
+    pulses are added, or 0, of uint8 as w set where pulses arrived, or 0, of options, with their number, and of the
+    noise, (1,) of w's dtype. Options, int64: first those of `prepare`, from 5 on the kind of noise, whether pulses
+    may merge, in, out, which way to go (`cpu.ALONG`), whether there are crossed planes, the addresses of numbers
+    and keys (of `prepare`, then the base keys of pulses and counts), of w, of the family's `parts`, `everywhere`
+    and `one_by_one`, of its tables with their length; then address, address when crossed, and size of each plane:
+    w_min, w_max, dw_up, dw_down and what else the response takes, each (out, in), crossed (in, out), or one number.
+    Where there are no trains yet, each of several threads makes all of them for itself.
     """
-    options = vector_at(options_at, n_options, COUNTS)
-    numbers, keys = vector_at(options[11], 2, NUMBERS), matrix_at(options[12], 4, 2, KEYS)
+    given, x, d, lr, options, numbers, keys, sigma = _given(given_at)
+    batch, cycle, trains_at, counts_at, moved_at, n_options = given[2], given[4], given[5], given[6], given[7], given[9]
     n_in, n_out, n_all = options[7], options[8], options[7] * options[8]
-    x, d = matrix_at(x_at, batch, n_in, sigma), matrix_at(d_at, batch, n_out, sigma)
     w, counts = vector_at(options[13], n_all, sigma), vector_at(counts_at, n_all if counts_at else 0, COUNTS)
     moved = vector_at(moved_at, n_all if moved_at else 0, MOVED)
     family = (options[14], options[15], options[16], options[17], options[18])
@@ -82,12 +101,12 @@ def pulse(
     way = options[9] if options[9] else cpu_trains.cheapest_way(x_on, d_on, length, options[0], options[10] != 0)
     if way == BY_HITS:
         return by_hits(
-            share, n_shares, x_on, d_on, options, n_planes, sigma, lr < 0.0, law, keys, cycle, w, counts, moved
+            k_share, n_shares, x_on, d_on, options, n_planes, sigma, lr < 0.0, law, keys, cycle, w, counts, moved
         )
     by_row = way == BY_ROWS
     is_crossed = way == BY_COLUMNS and options[10] != 0  # down a column, the elements of a crossed plane are neighbours
     line_on, lane_on, to_line, to_lane = (d_on, x_on, n_in, 1) if by_row else (x_on, d_on, 1, n_in)
-    first, last = line_on.shape[2] * share // n_shares, line_on.shape[2] * (share + 1) // n_shares
+    first, last = line_on.shape[2] * k_share // n_shares, line_on.shape[2] * (k_share + 1) // n_shares
     lane = cpu_trains.lanes_of(lane_on)
     on, sign = cpu_strips.tiles(lane_on, lane)
     size = on.shape[3]
