@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from llvmlite import binding as llvm
-from reads import SETTINGS, assert_the_same_reads, plain_reader
+from reads import BOUNDED, SETTINGS, assert_the_same_reads, plain_reader
 
 from ohmgrad import Crossbar, Periphery
 from ohmgrad.devices import Ideal
-from ohmgrad.periphery import DEFAULT, Reader, cpu, fused
-from ohmgrad.pulses.numba_target import FAST, njit
+from ohmgrad.periphery import DEFAULT, Reader, cpu, cpu_kernel, fused
+from ohmgrad.pulses.numba_target import BARE, Apart, njit
+
+F32, SEED = torch.float32, torch.tensor(11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -22,6 +24,32 @@ def test_the_same_numbers(io, dtype, monkeypatch):
     kernels, plain = Reader(io, direction=2, replicas=(), dtype=dtype), plain_reader(io, dtype, monkeypatch)
     assert_the_same_reads(io, dtype, kernels, plain, shape=(37, 90))
     assert kernels._way.read.__name__ == "by_kernels" and plain._way.read.__name__ == "plainly"
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (16, 25), (25, 16), (3, 1100)])
+@pytest.mark.parametrize("io", [DEFAULT, replace(BOUNDED, inp_noise=0.1, w_noise=0.05, out_noise_std=0.3)])
+def test_short_and_long_rows(io, shape, monkeypatch):
+    # Catches loops that run over a row's end into one that is made already: with 25 numbers, not with 37 or 90 alone.
+    kernels, plain = Reader(io, direction=2, replicas=(), dtype=F32), plain_reader(io, F32, monkeypatch)
+    assert_the_same_reads(io, F32, kernels, plain, shape=shape)
+
+
+def test_any_number_of_threads_gives_the_same_numbers(monkeypatch):
+    # Catches rows that two threads take, or none, and rows to be read again that get lost between two threads.
+    io = replace(BOUNDED, inp_noise=0.1, w_noise=0.05, out_noise_std=0.3, inp_sto_round=True)
+    w, x = 3.0 * torch.eye(16, 25), torch.randn(301, 25, generator=torch.Generator().manual_seed(0))
+    before, reads = torch.get_num_threads(), []
+    try:
+        for n_threads, least in ((1, 0), (2, 0), (4, 0), (4, cpu.SHARED)):
+            torch.set_num_threads(n_threads)
+            monkeypatch.setattr(cpu, "SHARED", least)
+            reader = Reader(io, direction=2, replicas=(), dtype=F32)
+            reads.append([reader(w, x[:n], SEED) for n in (301, 1, 3)])
+    finally:
+        torch.set_num_threads(before)
+    for read in reads[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(read, reads[0], strict=True))
+    assert (reads[0][0].abs() > x.abs().amax(-1, keepdim=True)).any()  # some were read again
 
 
 def test_what_is_not_fused():
@@ -81,20 +109,22 @@ class TestWhatIsKept:
         assert bar.read(self.X[:0]).shape == (0, 3) and bar.read(self.X[0]).shape == (3,)
 
 
-ROW, KEYS, ONE = np.zeros(64, np.float32), cpu._keys(0, 0, 0), np.float32(1)
+# Four rows of 16 numbers, and what loops over whole registers may run over after the last.
+ROW, WORDS, KEYS, ONE = np.zeros(128, np.float32), np.zeros((2, 128), np.uint32), cpu._keys(0, 0, 0), np.float32(1)
+PLACES, SCALES = np.arange(4.0), np.zeros(4)
 
 
 @pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx2"), reason="needs an x86 processor with AVX2")
 @pytest.mark.parametrize(("loop", "given", "operation"), [
-    (cpu.scale_of, (ROW.view(np.uint32), ROW[:1], 1, ONE), "pmaxu"),
-    (cpu.to_volts, (ROW, ONE, ONE, ONE, 0, KEYS, 0, ROW), "divps"),
-    (cpu.add_line_noise, (ROW, ROW, KEYS, 0), "pmulld"),
-    (cpu.to_steps, (ROW, ONE, 0, KEYS, 0), "divps"),
-    (cpu.to_numbers, (ROW, ONE, 1, ONE, ONE), "mulps"),
+    (cpu_kernel.find_scales, (WORDS[0], WORDS[1, :16], 16, 1, ONE, PLACES, SCALES, ROW), "pmaxu"),
+    (cpu_kernel.to_volts, (ROW, ROW, ROW, ONE, ONE, 0, ROW), "divps"),
+    (cpu_kernel.normals, (ROW, 16, KEYS, 0, PLACES, 0, WORDS), "pmulld"),
+    (cpu_kernel.to_steps, (ROW, ROW, ONE, 0, ONE, 1), "divps"),
+    (cpu_kernel.to_numbers, (ROW, ROW, ONE, ONE), "mulps"),
 ])  # fmt: skip
 def test_loops_go_through_wide_registers(loop, given, operation):
     # What stops a compiler is easily written, such as the largest of some floats.
-    alone = njit(**FAST)(loop)
+    alone = njit(pipeline_class=Apart, **BARE)(loop.py_func)
     alone(*given)
     (assembly,) = alone.inspect_asm().values()
     assert re.search(rf"\bv{operation}\w*\s.*%[yz]mm", assembly)

@@ -34,7 +34,7 @@ SHARED = 1 << 15
 
 # Seconds of work below which help costs more than it brings: of threads that sleep, and of those that the update
 # before, less than RECENT seconds ago, has left awake.
-SMALL, TINY, RECENT = 3e-4, 6e-5, 3e-3
+SMALL, TINY, RECENT = 3e-4, 1.2e-4, 3e-3
 # Seconds for a crosspoint and sample on one thread, before a first call has shown them: of affine families, and others.
 AFFINE_PACE, PACE = 1e-9, 1e-8
 # Seconds of work, at these, up to which `few` is the way: the ado that it saves takes about 1e-6.

@@ -109,6 +109,17 @@ def popcount(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
+def keep_whole(typing: Any) -> Any:
+    """The function that calls this is not put into the midst of those that call it, so that its arrays stay apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return numba_types.void(), generate
+
+
+@intrinsic
 def pause(typing: Any) -> Any:
     """A moment's rest in a loop that waits for memory to change, which is read anew after it."""
 
@@ -287,7 +298,7 @@ def cache_directory() -> str:
     return own
 
 
-class _Apart(numba.core.compiler.Compiler):
+class Apart(numba.core.compiler.Compiler):
     """Numba's compiler, told that the arrays of a function do not overlap."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -319,7 +330,7 @@ def specialised(template: types.FunctionType, name: str, signature: Any = None, 
             if used in given:
                 scope[used] = given[used]
             elif isinstance(value, types.FunctionType) and value.__module__.rpartition(".")[0] == package:
-                own = {"pipeline_class": _Apart} if hasattr(value, "is_apart") else {}
+                own = {"pipeline_class": Apart} if hasattr(value, "is_apart") else {}
                 scope[used] = build(value, njit(**INLINE, **own))
         copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
         copy.__qualname__ = copy.__name__ = name if function is template else function.__name__
