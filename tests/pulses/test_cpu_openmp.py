@@ -1,5 +1,6 @@
 """Kernels on torch's threads: each share once, and their sum."""
 
+import ctypes
 import os
 import signal
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 import torch
 from numba import int64
 
-from ohmgrad.pulses.cpu_openmp import openmp, share
-from ohmgrad.pulses.numba_target import specialised, vector_at
+from ohmgrad.pulses.cpu_openmp import keep_apart, openmp, share
+from ohmgrad.pulses.numba_target import njit, specialised, vector_at
 
 LIKE = np.empty(0, np.int64)
 
@@ -36,6 +37,19 @@ def test_without_it_the_caller_does_all():
     nothing, counts = np.zeros(8, np.int64), np.zeros(3, np.int64)
     kernel = specialised(count, "count", int64(int64, int64, int64))
     assert share(nothing.ctypes.data, 3, kernel.address, counts.ctypes.data) == 1 and counts.tolist() == [1, 0, 0]
+
+
+@pytest.mark.skipif(not openmp().all(), reason="needs a torch on GNU's OpenMP")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two processors")
+def test_a_helper_leaves_the_callers_processor_and_may_return():
+    before, here, leave = os.sched_getaffinity(0), ctypes.CDLL(None).sched_getcpu, njit(keep_apart)
+    seen = set()
+    for _ in range(100):  # the system too may move this thread, now and then
+        cpu = here()
+        leave(openmp(), cpu)
+        seen.add(here() == cpu)
+        assert os.sched_getaffinity(0) == before
+    assert False in seen
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
