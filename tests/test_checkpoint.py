@@ -351,6 +351,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-1]), "is not a whole safetensors file"),
     "header alone": (lambda p: p.write_bytes(p.read_bytes()[:3000]), "is not a whole safetensors file"),
     "longer": (lambda p: p.write_bytes(p.read_bytes() + b"x"), "is not a whole safetensors file"),
+    # A header's length, 640, that starts as some pickles do.
+    "header of 640": (lambda p: p.write_bytes(b"\x80\x02" + bytes(6) + b"{"), "is not a whole safetensors file"),
     "torch.save": (lambda p: torch.save({"a": torch.zeros(2)}, p), "is a pickle, as torch.save writes it"),
     "a plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "is a pickle, as torch.save writes it"),
     "other safetensors": (lambda p: save_file({"a": torch.zeros(2)}, p), "no ohmgrad checkpoint"),

@@ -31,7 +31,8 @@ from ohmgrad.packing import pack, unpack
 
 FORMAT, VERSION = "ohmgrad checkpoint", 1
 SECTIONS = ("model", "versions", "random", "extra")
-PICKLES = (b"PK\x03\x04", b"\x80")  # how torch.save's files start, new and old
+# How torch.save's files start, new and old: the old ones with the version of the protocol.
+PICKLES = (b"PK\x03\x04", *(bytes([0x80, n]) for n in range(2, 6)))
 
 
 def save(
@@ -150,7 +151,8 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         with path.open("rb") as file:
-            is_pickle = file.read(4).startswith(PICKLES)
+            start = file.read(9)
+        is_pickle = start.startswith(PICKLES) and start[8:] != b"{"  # so a header begins, whose length may look alike
         if is_pickle:
             raise ValueError(f"{path} is a pickle, as torch.save writes it; ohmgrad opens none") from None
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None

@@ -240,6 +240,7 @@ EDITS: dict[str, tuple[str, Any, str]] = {
     "rule of an update": ("update.bit_length", -1, r"update\.bit_length: PulsedUpdate needs bit_length in 0 "),
     "train of pulses": ("update.train", "foo", r"update\.train needs one of stochastic, mean-count, deterministic"),
     "a number too long": ("update.bit_length", 2**64, r"update\.bit_length needs a number of at most 63 bits"),
+    "beyond float32": ("optimizer.lr", 1e39, r"optimizer\.lr needs a number of at most 3\.4e\+38 in size"),
     "no learning rate": ("optimizer.lr", None, r"optimizer\.lr is missing"),
     "learning rate 0": ("optimizer.lr", 0, r"optimizer\.lr needs a finite number > 0, got 0"),
     "learning rate NaN": ("optimizer.lr", math.nan, r"optimizer\.lr needs a finite number > 0, got nan"),

@@ -236,6 +236,8 @@ def test_layers_without_weights():
         convert(nn.Linear(3, 2, device="meta"), device=Ideal())
     model(torch.zeros(2, 5))
     assert convert(model, device=Ideal())[0].weight.shape == (3, 5)
+    with pytest.raises(ValueError, match=r"cannot put '' \(Embedding\) on tiles: .*positive sizes, got \(3, 0\)"):
+        convert(nn.Embedding(0, 3), device=Ideal())
 
 
 def test_two_models_that_share_nothing():

@@ -294,3 +294,8 @@ class TestSettings:
 
     def test_weight_noise_alone(self):
         assert torch.allclose(reader(weight_noise(0.0))(W, X, SEED), X @ W.mT)
+
+
+def test_a_running_means_rate_is_a_share():
+    with pytest.raises(ValueError, match="IO needs nm_decay between 0 and 1, got 5"):
+        replace(DEFAULT, nm_decay=5.0)

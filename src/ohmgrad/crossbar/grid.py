@@ -166,7 +166,7 @@ def _parts(n: int, most: int | None) -> list[slice]:
     >>> _parts(10, 4)
     [slice(0, 4, None), slice(4, 7, None), slice(7, 10, None)]
     """
-    count = -(-n // (most or n))
+    count = max(1, -(-n // (most or max(1, n))))
     sizes = [n // count + (k < n % count) for k in range(count)]
     ends = [sum(sizes[: k + 1]) for k in range(count)]
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import reprlib
 import types
@@ -14,6 +15,7 @@ import torch
 
 T = TypeVar("T")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+LARGEST = torch.finfo(torch.float32).max
 NONE = "none"  # TOML has no word for None
 
 
@@ -80,6 +82,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         raise ValueError(f"{where} needs {WORDS[hint]}, got {reprlib.repr(value)}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{where} needs a number of at most 63 bits, got {reprlib.repr(value)}")
+    if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+        raise ValueError(f"{where} needs a number of at most {LARGEST:.2g} in size, which float32 holds, got {value}")
     return hint(value)
 
 

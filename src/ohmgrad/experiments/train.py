@@ -241,6 +241,10 @@ def _step(run: Run, x: Tensor, y: Tensor) -> Tensor:
         run.optimizer.step()
     except ValueError as error:  # infinite numbers and NaN do not pass the crossbars' doors
         raise ValueError(_diverged(run.place.epoch, str(error))) from None
+    except RuntimeError as error:
+        if "without overflow" not in str(error):  # of a number too large for a parameter's dtype
+            raise
+        raise ValueError(_diverged(run.place.epoch, str(error))) from None
     return loss.detach()
 
 

@@ -114,6 +114,8 @@ class IO:
     def _need_number(self, name: str, value: object) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise TypeError(f"IO needs a number as {name}, got {value!r}")
+        if name == "nm_decay" and not 0 <= value <= 1:
+            raise ValueError(f"IO needs nm_decay between 0 and 1, got {value}")
         is_fine = value >= 0 or name in SIGNED
         if name in ("inp_bound", "out_bound", "max_bm_factor", "ir_drop_g_ratio"):
             is_fine = value > 0
