@@ -12,6 +12,8 @@ from ohmgrad.pulses import cpu, cpu_family, cpu_law, numba_target
 from ohmgrad.pulses.numba_target import BARE, njit
 
 FEATURES = llvm.get_host_cpu_features()
+# `weight = after if hit else before` becomes one with AVX2: on Zen 3 it takes as long as a third of the loop.
+MASKED_STORE = r"\bvp?maskmov\w+\s+%[xy]mm\d+, %[xy]mm\d+, \S*\("
 
 
 @pytest.mark.skipif(not FEATURES.get("avx2"), reason="needs an x86 processor with AVX2")
@@ -27,6 +29,7 @@ def test_the_inner_loop(dtype, is_additive):
     (assembly,) = loop.inspect_asm().values()
     products = re.findall(r"\bv(?:fn?m(?:add|sub)\d+|mul)(ps|pd)\s.*%[yz]mm", assembly)
     assert products.count("ps" if dtype is np.float32 else "pd") >= 20
+    assert not re.search(MASKED_STORE, assembly)
     if dtype is np.float32:  # a literal of Python's own would have widened it
         assert not re.search(r"\bvfn?m(?:add|sub)\d+(?:pd|sd)\s", assembly)
 
@@ -40,5 +43,5 @@ def test_the_loops_of_a_family(family, monkeypatch, tmp_path):
     loops = [function._library.get_asm_str() for function in (everywhere, one_by_one)]
     for assembly, least in zip(loops, (3, 1), strict=True):  # up, down, both; one for both
         assert len(re.findall(r"\bvdivps\s.*%[yz]mm", assembly)) >= least
-        assert not re.search(r"\bvgather", assembly)
+        assert not re.search(r"\bvgather", assembly) and not re.search(MASKED_STORE, assembly)
         assert not re.search(r"\bvfn?m(?:add|sub)\d+(?:pd|sd)\s", assembly)

@@ -71,9 +71,8 @@ def everywhere(k, side, m, weights_at, place_at, sigma_at, kind, k0, k1, params_
 def _masked(side, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables):
     """One pulse at each of the lanes with n > k."""
     for q in range(m):
-        w, up = weights[q], ups[q] > 0.0 if side == BOTH else side == 0
-        after = _after(w, up, quick_normal(q0, q1, place[q]), params, q, sigma, kind, tables)
-        weights[q] = where(n[q] > k, after, w)
+        up, z = ups[q] > 0.0 if side == BOTH else side == 0, quick_normal(q0, q1, place[q])
+        weights[q] = _after(weights[q], n[q] > k, up, z, params, q, sigma, kind, tables)
 
 
 def one_by_one(start, r, place_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
@@ -93,11 +92,15 @@ def _pulses(r, weights, ups, params, place, q0, q1, sigma, kind, tables):
     """One pulse at each of r elements."""
     for q in range(r):
         z = quick_normal(q0, q1, place[q])
-        weights[q] = _after(weights[q], ups[q] > 0.0, z, params, q, sigma, kind, tables)
+        weights[q] = _after(weights[q], True, ups[q] > 0.0, z, params, q, sigma, kind, tables)
 
 
-def _after(w, up, z, params, q, sigma, kind, tables):
-    """The weight after a pulse, whose noise is a multiple of its step, of its mean step, or as the family says."""
-    change, mean = step(w, up, params, q, tables), where(up, params[2, q], params[3, q])
+def _after(w, is_hit, up, z, params, q, sigma, kind, tables):
+    """The weight after a pulse, whose noise is a multiple of its step, of its mean step, or as the family says.
+
+    Without a pulse it is moved by 0: see `cpu_law` for what storing under a mask costs.
+    """
+    change, mean, zero = step(w, up, params, q, tables), where(up, params[2, q], params[3, q]), params.dtype.type(0.0)
     unit = where(kind == OWN, noise(w, up, change, params, q, tables), where(kind == ADDITIVE, mean, change))
+    change, unit = where(is_hit, change, zero), where(is_hit, unit, zero)
     return one_pulse(w, change, sigma * unit, params.dtype.type(z), params[0, q], params[1, q])

@@ -153,24 +153,25 @@ def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, 
     return _trains_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
 
 
-# Of a constant in the first place, so that no loop asks for the kind of noise.
+# Of a constant in the first place, so that no loop asks for the kind of noise. A lane that stays as it is is moved by 0:
+# a weight chosen from before and after is stored under a mask, which takes some processors as long as the law itself.
 @bare_inline
 def _singles_of(is_additive, weights, params, k, own, side, is_back, on, tile, i, place, m, sigma, k0, k1):
-    c, s, dw, last = C + side, S + side, DW + side, on.shape[2] - 1
+    c, s, dw, last, for_up = C + side, S + side, DW + side, on.shape[2] - 1, u32(1 if is_back else 2)
     if side != BOTH:
         for t in range(m):
             w, z = weights[k, 0, t], own.dtype.type(quick_normal(k0, k1, place[t]))
-            after = _one(is_additive, w, own[c, t], own[s, t], own[dw, t], params[k, 0, t], params[k, 1, t], sigma, z)
-            weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
+            weights[k, 0, t] = _one(
+                is_additive, w, own[N, t], own[c, t], own[s, t], own[dw, t], params[k, 0, t], params[k, 1, t], sigma, z
+            )
         return
     for t in range(m):
         w, z = weights[k, 0, t], own.dtype.type(quick_normal(k0, k1, place[t]))
-        up = is_back != (on[tile, i, last, t] == u32(2))
-        after = _one(
-            is_additive, w, _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t), params[k, 0, t],
+        up = on[tile, i, last, t] == for_up
+        weights[k, 0, t] = _one(
+            is_additive, w, own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t), params[k, 0, t],
             params[k, 1, t], sigma, z,
         )  # fmt: skip
-        weights[k, 0, t] = after if own[N, t] > f32(0.0) else w
 
 
 @bare_inline
@@ -186,9 +187,9 @@ def _trains_of(is_additive, weights, params, k, own, side, is_back, on, tile, i,
             )  # fmt: skip
             some |= is_left
         return some
-    last = on.shape[2] - 1
+    last, for_up = on.shape[2] - 1, u32(1 if is_back else 2)
     for t in range(m):
-        z, up = own.dtype.type(quick_normal(k0, k1, place[t])), is_back != (on[tile, i, last, t] == u32(2))
+        z, up = own.dtype.type(quick_normal(k0, k1, place[t])), on[tile, i, last, t] == for_up
         weights[k, 0, t], own[LEFT, t], is_left = _train(
             is_additive, weights[k, 0, t], own[N, t], _of(up, own, C, t), _of(up, own, S, t), _of(up, own, DW, t),
             _of(up, own, H, t), _of(up, own, Y, t), _of(up, own, V, t), _of(up, own, K, t), _of(up, own, MOST, t),
@@ -205,10 +206,12 @@ def _of(up, own, row, t):
 
 
 @bare_inline
-def _one(is_additive, w, c, s, dw, low, high, sigma, z):
-    """The weight after one pulse."""
-    change = c + s * w
-    return one_pulse(w, change, sigma * (dw if is_additive else change), z, low, high)
+def _one(is_additive, w, n, c, s, dw, low, high, sigma, z):
+    """The weight after n pulses, one or none."""
+    is_hit = n > f32(0.0)
+    change = (c + s * w) if is_hit else f32(0.0)
+    unit = (dw if is_hit else f32(0.0)) if is_additive else change
+    return one_pulse(w, change, sigma * unit, z, low, high)
 
 
 @bare_inline
@@ -219,8 +222,8 @@ def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
     else:
         mean, change, spread = multiplicative(w, n, c, s, h, y, v, k, sigma, z)
     is_left = (n > f32(1.0)) & (not is_mergeable(w, mean, spread, n, most, low, high))
-    after = minimum(maximum(w + change, low), high)
-    return (w if is_left else after), (n if is_left else f32(0.0)), is_left
+    after = minimum(maximum(w + (f32(0.0) if is_left else change), low), high)
+    return after, (n if is_left else f32(0.0)), is_left
 
 
 @bare
