@@ -22,6 +22,7 @@ where = NUMBA.namespace["where"]
 WORDS = np.empty(0, np.uint32)
 # Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, `merge.parts`. Then a
 # sample's pulses, and those that are left. Of lanes that take theirs one by one: weight, pulses, whether these go up.
+# FEW, while all lanes take theirs, and LEFT, while some do, hold the steps.
 C, S, DW, H, Y, V, K, MOST, N, LEFT, FEW, SORTED, UP, N_OWN = 0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21
 ADDITIVE, OWN = 1, 2  # kinds of noise, by their places in CTOC
 BOTH = 2  # the side of lanes that go up and down; 0 is up, 1 is down
@@ -57,50 +58,57 @@ def everywhere(k, side, m, weights_at, place_at, sigma_at, kind, k0, k1, params_
     weights, place = vector_at(weights_at, size, LIKE), vector_at(place_at, size, WORDS)
     sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
     q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
-    n, ups, k = own[N], own[UP], own.dtype.type(k)
+    n, ups, changes, k = own[N], own[UP], own[FEW], own.dtype.type(k)
     # Of a constant in the first place: a direction known beforehand spares half of most responses.
     if side == 0:
-        _masked(0, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables)
+        _masked(0, m, k, weights, n, ups, changes, params, place, q0, q1, sigma, kind, tables)
     elif side == 1:
-        _masked(1, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables)
+        _masked(1, m, k, weights, n, ups, changes, params, place, q0, q1, sigma, kind, tables)
     else:
-        _masked(BOTH, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables)
+        _masked(BOTH, m, k, weights, n, ups, changes, params, place, q0, q1, sigma, kind, tables)
 
 
 @apart
-def _masked(side, m, k, weights, n, ups, params, place, q0, q1, sigma, kind, tables):
-    """One pulse at each of the lanes with n > k."""
+def _masked(side, m, k, weights, n, ups, changes, params, place, q0, q1, sigma, kind, tables):
+    """One pulse at each of the lanes with n > k.
+
+    Steps in a loop of their own: while a processor waits for one's long chain of terms, it has the next within sight.
+    """
+    for q in range(m):
+        changes[q] = step(weights[q], ups[q] > 0.0 if side == BOTH else side == 0, params, q, tables)
     for q in range(m):
         up, z = ups[q] > 0.0 if side == BOTH else side == 0, quick_normal(q0, q1, place[q])
-        weights[q] = _after(weights[q], n[q] > k, up, z, params, q, sigma, kind, tables)
+        weights[q] = _after(weights[q], n[q] > k, up, changes[q], z, params, q, sigma, kind, tables)
 
 
 def one_by_one(start, r, place_at, sigma_at, kind, k0, k1, params_at, size, own_at, tables_at, n_nodes):
     """The pulses from number `start` on at r elements, of which each has at least as many to take as the next."""
     params, own = matrix_at(params_at, N_PLANES, size, LIKE), matrix_at(own_at, N_OWN, size, LIKE)
     sigma, tables = vector_at(sigma_at, 1, LIKE)[0], matrix_at(tables_at, N_TABLES, n_nodes, LIKE)
-    weights, up, place = own[FEW], own[UP], vector_at(place_at, size, WORDS)
+    weights, up, changes, place = own[FEW], own[UP], own[LEFT], vector_at(place_at, size, WORDS)
     for k in range(start, int(own[SORTED, 0])):
         q0, q1 = fold0(u32(k0), u32(k + 1)), fold1(u32(k1), u32(k + 1))
         while own[SORTED, r - 1] <= k:
             r -= 1
-        _pulses(r, weights, up, params, place, q0, q1, sigma, kind, tables)
+        _pulses(r, weights, up, changes, params, place, q0, q1, sigma, kind, tables)
 
 
 @apart
-def _pulses(r, weights, ups, params, place, q0, q1, sigma, kind, tables):
+def _pulses(r, weights, ups, changes, params, place, q0, q1, sigma, kind, tables):
     """One pulse at each of r elements."""
     for q in range(r):
+        changes[q] = step(weights[q], ups[q] > 0.0, params, q, tables)
+    for q in range(r):
         z = quick_normal(q0, q1, place[q])
-        weights[q] = _after(weights[q], True, ups[q] > 0.0, z, params, q, sigma, kind, tables)
+        weights[q] = _after(weights[q], True, ups[q] > 0.0, changes[q], z, params, q, sigma, kind, tables)
 
 
-def _after(w, is_hit, up, z, params, q, sigma, kind, tables):
+def _after(w, is_hit, up, change, z, params, q, sigma, kind, tables):
     """The weight after a pulse, whose noise is a multiple of its step, of its mean step, or as the family says.
 
     Without a pulse it is moved by 0: see `cpu_law` for what storing under a mask costs.
     """
-    change, mean, zero = step(w, up, params, q, tables), where(up, params[2, q], params[3, q]), params.dtype.type(0.0)
+    mean, zero = where(up, params[2, q], params[3, q]), params.dtype.type(0.0)
     unit = where(kind == OWN, noise(w, up, change, params, q, tables), where(kind == ADDITIVE, mean, change))
     change, unit = where(is_hit, change, zero), where(is_hit, unit, zero)
     return one_pulse(w, change, sigma * unit, params.dtype.type(z), params[0, q], params[1, q])

@@ -153,8 +153,8 @@ def _trains(weights, params, k, own, side, is_back, on, tile, i, place, m, law, 
     return _trains_of(False, weights, params, k, own, side, is_back, on, tile, i, place, m, law[0], k0, k1)
 
 
-# Of a constant in the first place, so that no loop asks for the kind of noise. A lane that stays as it is is moved by 0:
-# a weight chosen from before and after is stored under a mask, which takes some processors as long as the law itself.
+# Of a constant in the first place, so that no loop asks for the kind of noise. A lane that stays as it is moves by 0: a
+# weight chosen from before and after is stored under a mask, which takes some processors as long as the law itself.
 @bare_inline
 def _singles_of(is_additive, weights, params, k, own, side, is_back, on, tile, i, place, m, sigma, k0, k1):
     c, s, dw, last, for_up = C + side, S + side, DW + side, on.shape[2] - 1, u32(1 if is_back else 2)
