@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ohmgrad import Crossbar, PulsedUpdate
 from ohmgrad.devices import ConstantStep, Device, SoftBounds
-from ohmgrad.pulses import cpu
+from ohmgrad.pulses import cpu, cpu_sharing
 
 PULSED, EAGER = PulsedUpdate(), PulsedUpdate(eager=True)
 BOTH = pytest.mark.parametrize("update", [PULSED, EAGER], ids=["compiled", "eager"])
@@ -87,8 +87,8 @@ class TestNotFinite:
 
     @BAD
     def test_in_any_thread(self, bad, monkeypatch):
-        monkeypatch.setattr(cpu, "SMALL", 0)
-        monkeypatch.setattr(cpu, "TINY", 0)
+        for seconds in ("TINY", "SMALL", "LARGE"):
+            monkeypatch.setattr(cpu_sharing, seconds, 0.0)
         x, d, before = inputs(8, 300), inputs(8, 200), torch.get_num_threads()
         bar = crossbar(200, 300)
         try:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ohmgrad import Crossbar, Dense, PulsedUpdate, random
 from ohmgrad.devices import DEVICES, ConstantStep, Device, LinearStep, PiecewiseStep, SoftBounds, SoftBoundsReference
 from ohmgrad.devices.base import CTOC
-from ohmgrad.pulses import cpu, cpu_trains
+from ohmgrad.pulses import cpu, cpu_sharing, cpu_trains
 from users import SPREAD, TELLING, Bent, Tilted
 
 # Ulps at |w| = 1. Steps round otherwise where products fuse, and normals differ by 6e-6, also in float64.
@@ -223,8 +223,8 @@ class TestWays:
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("write_noise", [0.0, 1.0])
     def test_any_number_of_threads(self, way, write_noise, monkeypatch):
-        monkeypatch.setattr(cpu, "SMALL", 0)
-        monkeypatch.setattr(cpu, "TINY", 0)
+        for seconds in ("TINY", "SMALL", "LARGE"):
+            monkeypatch.setattr(cpu_sharing, seconds, 0.0)
         force(monkeypatch, way)
         x, d = lines(16, 210, 150, sparse_x=0.5)
         before, bars = torch.get_num_threads(), []

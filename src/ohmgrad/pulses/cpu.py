@@ -20,6 +20,7 @@ from ohmgrad import random
 from ohmgrad.devices.base import CTOC, Device, Params, response_arguments
 from ohmgrad.pulses import cpu_family, cpu_kernel, cpu_trains, merge
 from ohmgrad.pulses.cpu_openmp import openmp
+from ohmgrad.pulses.cpu_sharing import Sharing
 from ohmgrad.pulses.eager import need_finite
 from ohmgrad.pulses.numba_target import NUMBA, UNFUSED, specialised
 from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
@@ -32,9 +33,6 @@ SLAB = 1 << 24
 # Lines of all samples from which threads share the making of trains; below, they would wait for each other longer.
 SHARED = 1 << 15
 
-# Seconds of work below which help costs more than it brings: of threads that sleep, and of those that the update
-# before, less than RECENT seconds ago, has left awake.
-SMALL, TINY, RECENT = 3e-4, 1.2e-4, 3e-3
 # Seconds for a crosspoint and sample on one thread, before a first call has shown them: of affine families, and others.
 AFFINE_PACE, PACE = 1e-9, 1e-8
 # Seconds of work, at these, up to which `few` is the way: the ado that it saves takes about 1e-6.
@@ -45,8 +43,6 @@ SHORT = 16
 
 # Most crosspoints of a crossbar whose parameters are also kept column by column.
 CROSSED = 1 << 20
-
-_last = [0.0]  # when an update began
 
 PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what else the response takes
 Launch = Callable[[Tensor, Tensor, float, int, int, Tensor | None, Tensor | None], int]
@@ -90,7 +86,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     run, threads = runner(), openmp().ctypes.data
     trains, kernel = (f.address for f in kernels(w.dtype))
     first_pace = AFFINE_PACE if type(device).is_affine else PACE
-    pace = [first_pace]
+    sharing = Sharing(first_pace)
 
     def launch(
         x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
@@ -103,20 +99,16 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             return sum(launch(x_, d_, lr, len(x_), cycle_, counts, moved) for x_, d_, cycle_ in parts)
         into = 0 if counts is None else counts.data_ptr(), 0 if moved is None else moved.data_ptr()
         call = x.data_ptr(), d.data_ptr(), batch, lr, cycle
-        n_threads, start = torch.get_num_threads(), time.perf_counter()
-        work, is_recent, _last[0] = batch * n_devices * pace[0], start - _last[0] < RECENT, start
-        if n_threads == 1 or work <= TINY or (work <= SMALL and not is_recent):
-            n = run(threads, 1, kernel, *call, 0, *into, *given)
-            pace[0] = (time.perf_counter() - start) / (batch * n_devices)
-        else:
-            n = shared(n_threads, call, into)
-            pace[0] = n_threads * (time.perf_counter() - start) / (batch * n_devices)
+        start, size = time.perf_counter(), batch * n_devices
+        is_shared = sharing.is_wanted(size, start)
+        n = shared(call, into) if is_shared else run(threads, 1, kernel, *call, 0, *into, *given)
+        sharing.took(is_shared, size, time.perf_counter() - start)
         if n < 0:  # nobody has written
             need_finite(x, d)
         return n
 
-    def shared(n_threads: int, call: tuple[Any, ...], into: tuple[int, int]) -> int:
-        batch = call[2]
+    def shared(call: tuple[Any, ...], into: tuple[int, int]) -> int:
+        n_threads, batch = torch.get_num_threads(), call[2]
         if batch * (n_in + n_out) < SHARED:
             return run(threads, n_threads, kernel, *call, 0, *into, *given)
         room = np.empty(cpu_trains.room_for.py_func(batch, n_words, n_in, n_out), np.uint32)
