@@ -57,6 +57,22 @@ def test_by_the_size_of_the_work(clock, alone, rest, least, most):
     assert least <= clock.updates(100, alone, 0.5 * alone, rest) <= most
 
 
+def test_one_update_that_was_held_up(clock):
+    between = (TINY + SMALL) / 2
+    clock.updates(1, 100 * LARGE, 100 * LARGE)  # as if it were large work
+    clock.updates(2000, between, 5 * between)
+    assert clock.updates(1000, between, 5 * between) < 0.1
+
+
+def test_a_smaller_update_within_a_trial(clock):
+    between = (TINY + SMALL) / 2
+    clock.updates(1, between, between)
+    while not clock.sharing.is_trial:
+        clock.updates(1, between, 0.6 * between)
+    clock.sharing.pace[0] = TINY / 2000  # what follows is tiny, and is so no longer
+    assert clock.updates(200, 2 * LARGE, LARGE) > 0.9
+
+
 def test_one_thread(clock, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert clock.updates(100, 2 * LARGE, LARGE) == 0.0

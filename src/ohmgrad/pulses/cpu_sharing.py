@@ -25,24 +25,26 @@ class Sharing:
         """pace: seconds for a crosspoint and sample on one thread, before a first call has shown them."""
         self.pace = [pace, 0.0]  # alone, and shared: better until tried
         self.is_known = [False, False]
-        self.wait, self.since = SOON, 0
+        self.wait, self.since, self.is_trial = SOON, 0, False
 
     def is_wanted(self, size: int, start: float) -> bool:
         """Whether to share an update of so many crosspoint-samples that begins at a time in seconds."""
-        alone = size * self.pace[0]
+        alone, self.is_trial = size * self.pace[0], False
         is_recent, _last[0] = start - _last[0] < RECENT, start
         if torch.get_num_threads() == 1 or alone <= TINY or (alone <= SMALL and not is_recent):
             return False
         if alone > LARGE:
             return True
-        is_better = self.pace[1] < self.pace[0]
         self.since += 1
-        return is_better if self.since <= self.wait else not is_better
+        self.is_trial = self.since > self.wait
+        return (self.pace[1] < self.pace[0]) != self.is_trial
 
     def took(self, is_shared: bool, size: int, seconds: float) -> None:
         """Note what an update took."""
         pace, before = seconds / size, self.pace[is_shared]
-        if self.since <= self.wait:
+        if is_shared:  # alone it takes at most so many times as long, whatever an update that was held up has shown
+            self.pace[0] = min(self.pace[0], torch.get_num_threads() * pace)
+        if not self.is_trial:
             self.pace[is_shared] = before + LEARN * (pace - before) if self.is_known[is_shared] else pace
             self.is_known[is_shared] = True
         elif self.since > self.wait + 1:  # the first of a trial woke the threads
