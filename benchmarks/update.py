@@ -11,7 +11,8 @@ of two processors. Median ratio 6.8 on 1 thread and 11.2 on 2, of 224 rows each;
 288 rows on 1 thread and 0 on 2; the lowest ratio 1.08. Nothing else computed. It is of two runs. In the first, 3 rows
 on 2 threads were slower than the peer, 0.76, 0.97 and 0.99, updates of 0.05 to 0.2 ms that took several times as long
 now and then: a second thread that comes late is the likely cause. Since then threads share where it was the quicker
-of late, and the rows on 2 threads are of a second run, but for 4096x4096, whose updates are always shared.
+of late, and the rows on 2 threads are of a second run (--threads 2 and the four smaller shapes) put in by hand, but
+for 4096x4096, whose updates are always shared. So no one command has made the file.
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
 
