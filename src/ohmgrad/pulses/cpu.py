@@ -83,8 +83,10 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     n_words = -(-settings.bit_length // 32) if settings.train == "stochastic" else 1
     slab = max(1, SLAB // ((n_words + 2) * (n_in + n_out)))
     given = options.ctypes.data, options.size, sigma.ctypes.data
-    run, threads = runner(), openmp().ctypes.data
+    (run, run_few), threads = runners(), openmp().ctypes.data
     trains, kernel = (f.address for f in kernels(w.dtype))
+    plan = np.array([kernel, *given], np.int64)
+    plan_at = plan.ctypes.data
     first_pace = AFFINE_PACE if type(device).is_affine else PACE
     sharing = Sharing(first_pace)
 
@@ -120,7 +122,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
             return None
 
         def launch_few(x: Tensor, d: Tensor, lr: float, cycle: int) -> int:
-            n = run(threads, 1, kernel, x.data_ptr(), d.data_ptr(), batch, lr, cycle, 0, 0, 0, *given)
+            n = run_few(plan_at, x.data_ptr(), d.data_ptr(), batch, lr, cycle)
             if n < 0:
                 need_finite(x, d)
             return n
@@ -128,7 +130,7 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
         return launch_few
 
     launch.few = few  # type: ignore[attr-defined]  # functions take any attribute
-    launch.held = w, sigma, planes, crossed, tables, options, numbers, keys  # type: ignore[attr-defined]  # what addresses point to
+    launch.held = w, sigma, planes, crossed, tables, options, numbers, keys, plan  # type: ignore[attr-defined]  # what addresses point to
     return launch
 
 
@@ -137,9 +139,14 @@ def _crossed(plane: np.ndarray, shape: torch.Size) -> np.ndarray:
 
 
 @cache
-def runner() -> Any:
-    """`run`, as Numba calls it once it has looked at the types of all arguments, which here are always these."""
-    return specialised(cpu_kernel.run, "run").compile(tuple(typeof(a) for a in (*[0] * 6, 0.0, *[0] * 7)))
+def runners() -> tuple[Any, Any]:
+    """`run` and `run_few`, as Numba calls them once it has looked at the types of arguments, here always these."""
+    types = (*[0] * 6, 0.0, *[0] * 7), (*[0] * 4, 0.0, 0)
+    run, run_few = (
+        specialised(f, f.__name__).compile(tuple(typeof(a) for a in arguments))
+        for f, arguments in zip((cpu_kernel.run, cpu_kernel.run_few), types, strict=True)
+    )
+    return run, run_few
 
 
 @cache

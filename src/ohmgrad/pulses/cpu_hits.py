@@ -11,7 +11,7 @@ import numpy as np
 from ohmgrad.pulses.cpu_family import N_OWN, N
 from ohmgrad.pulses.cpu_law import apply, bare, note, tally
 from ohmgrad.pulses.cpu_trains import f32, key_of, u32
-from ohmgrad.pulses.numba_target import FAST, njit, popcount, vector_at
+from ohmgrad.pulses.numba_target import COUNTS, FAST, address_of, array_at, matrix_at, njit, popcount, vector_at
 
 PLANES = 19  # where the planes begin among the kernel's options
 CHUNK = 512  # crosspoints that go through the law together, and those of one row more
@@ -23,16 +23,20 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
     n_in, n_out, total = x_on.shape[2], d_on.shape[2], np.int64(0)
     first, last = n_out * share // n_shares, n_out * (share + 1) // n_shares
     size = CHUNK + n_in + 1
-    room = np.empty((2 * n_planes + N_OWN + 3) * size, w.dtype)
-    params = room[: n_planes * size].reshape((1, n_planes, size))
-    few_params = room[n_planes * size : 2 * n_planes * size].reshape((1, n_planes, size))
-    own = room[2 * n_planes * size : (2 * n_planes + N_OWN) * size].reshape((N_OWN, size))
-    weights = room[-3 * size : -2 * size].reshape((1, 1, size))
-    found = room[-2 * size :].reshape((2, size))
-    index = np.empty((4, size), np.uint32)  # of either direction: crosspoints; columns and their bits
-    column, word, none = index[2], index[3], np.zeros((1, 1, 1, 1), np.uint32)
-    hit = np.empty(2 * size + options[1] + 2, np.uint32)
-    held = np.zeros(2, np.int64)
+    # Two pieces of memory, seen through addresses: to ask for more and to count their users costs as much as the work.
+    n_rows, n_hit = 2 * n_planes + N_OWN + 3, 2 * size + options[1] + 2
+    room, words = np.empty(n_rows * size, w.dtype), np.empty(4 + 4 * size + n_hit, np.uint32)
+    at, line = address_of(room), size * room.itemsize
+    params = array_at(at, (1, n_planes, size), room)
+    few_params = array_at(at + n_planes * line, (1, n_planes, size), room)
+    own = matrix_at(at + 2 * n_planes * line, N_OWN, size, room)
+    weights = array_at(at + (n_rows - 3) * line, (1, 1, size), room)
+    found = matrix_at(at + (n_rows - 2) * line, 2, size, room)
+    at = address_of(words)
+    held, none = vector_at(at, 2, COUNTS), array_at(at, (1, 1, 1, 1), words)
+    held[:] = 0
+    index = matrix_at(at + 16, 4, size, words)  # of either direction: crosspoints; columns and their bits
+    column, word, hit = index[2], index[3], vector_at(at + 16 + 16 * size, n_hit, words)
     for i in range(x_on.shape[0]):
         k0, k1 = key_of(keys, 2, cycle + i)
         above, below = _active(x_on, i, column, word)
@@ -60,7 +64,7 @@ def by_hits(share, n_shares, x_on, d_on, options, n_planes, sigma, is_back, law,
                 held[1 - up] = _meet(
                     d_on[i, 0, row], base, column, word, below, size, index, found, 1 - up, held[1 - up]
                 )
-    return total
+    return total + 0 * (room.size + words.size)  # which are in use until here
 
 
 @bare

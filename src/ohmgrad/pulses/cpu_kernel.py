@@ -55,6 +55,15 @@ def run(openmp_at, n_threads, kernel_at, x_at, d_at, batch, lr, cycle, trains_at
     return share(openmp_at, n_threads, kernel_at, address_of(given)) + 0 * given[0]  # which is in use until here
 
 
+def run_few(plan_at, x_at, d_at, batch, lr, cycle):
+    """`run` with `pulse` on one thread, for an update so small that to read more arguments takes a part of its time.
+
+    plan_at: address of int64: the kernel, and the last three arguments of `run`.
+    """
+    plan = vector_at(plan_at, 4, COUNTS)
+    return run(0, 1, plan[0], x_at, d_at, batch, lr, cycle, 0, 0, 0, plan[1], plan[2], plan[3])
+
+
 def _given(given_at):
     """x, d, lr, options, numbers and keys of `run`, its array, whose words stand at an address, and sigma."""
     given = vector_at(given_at, 11, COUNTS)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ohmgrad import random
-from ohmgrad.pulses.numba_target import INLINE, NUMBA, bits_of_float, float_of_bits, njit, popcount
+from ohmgrad.pulses.numba_target import (
+    INLINE,
+    NUMBA,
+    address_of,
+    bits_of_float,
+    float_of_bits,
+    matrix_at,
+    njit,
+    popcount,
+)
 from ohmgrad.pulses.settings import TRAINS
 from ohmgrad.pulses.train import HUGE
 from ohmgrad.vocabulary import retarget
@@ -52,9 +61,11 @@ def prepare(first, last, x, d, lr, options, numbers, keys, cycle, length, x_on, 
     x: (batch, in), d: (batch, out). options, int64: kind of train, longest, update and bit-length management,
     stochastic rounding. numbers, float64: granularity, resolution. length, x_on, d_on: of `trains_in`.
     """
-    x_row, d_row = np.zeros(padded(x.shape[1]), x.dtype), np.zeros(padded(d.shape[1]), d.dtype)
-    most = max(x_row.size, d_row.size)
-    p, words = np.empty(most, np.float32), np.empty((3, most), np.uint32)
+    n_x, n_d = padded(x.shape[1]), padded(d.shape[1])
+    most = max(n_x, n_d)
+    values, room = np.zeros(n_x + n_d, x.dtype), np.empty(4 * most, np.uint32)
+    x_row, d_row, p = values[:n_x], values[n_x:], room[3 * most :].view(np.float32)
+    words = matrix_at(address_of(room), 3, most, room)
     for i in range(first, last):
         _clear(x_on, i)
         _clear(d_on, i)

@@ -63,9 +63,15 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
 
 
 @njit(inline="always")
+def array_at(address: Any, shape: Any, like: Any) -> Any:
+    """The contiguous array at an address, of the dtype of `like`: an address costs less than a counted array."""
+    return carray(_pointer(address, like), shape)
+
+
+@njit(inline="always")
 def matrix_at(address: Any, rows: Any, columns: Any, like: Any) -> Any:
-    """The contiguous matrix at an address, of the dtype of `like`: a tensor's address costs less than its array."""
-    return carray(_pointer(address, like), (rows, columns))
+    """As `array_at`."""
+    return array_at(address, (rows, columns), like)
 
 
 @intrinsic
