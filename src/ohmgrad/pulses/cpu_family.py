@@ -17,7 +17,7 @@ from ohmgrad.pulses.numba_target import NUMBA, apart, matrix_at, vector_at
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
-one_pulse = retarget(merge.pulse, NUMBA)
+move = retarget(merge.move, NUMBA)
 where = NUMBA.namespace["where"]
 WORDS = np.empty(0, np.uint32)
 # Rows of `own`, over the lanes. Of up and, in the next row, of down pulses: C and S, mean step, `merge.parts`. Then a
@@ -110,5 +110,5 @@ def _after(w, is_hit, up, change, z, params, q, sigma, kind, tables):
     """
     mean, zero = where(up, params[2, q], params[3, q]), params.dtype.type(0.0)
     unit = where(kind == OWN, noise(w, up, change, params, q, tables), where(kind == ADDITIVE, mean, change))
-    change, unit = where(is_hit, change, zero), where(is_hit, unit, zero)
-    return one_pulse(w, change, sigma * unit, params.dtype.type(z), params[0, q], params[1, q])
+    change += sigma * unit * params.dtype.type(z)
+    return move(w, where(is_hit, change, zero), params[0, q], params[1, q])

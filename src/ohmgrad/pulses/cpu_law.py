@@ -18,10 +18,10 @@ from ohmgrad.pulses.numba_target import BARE, NUMBA, address_of, call_at, njit
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, NUMBA, words=True)
-parts, multiplicative, additive, is_mergeable, one_pulse = (
-    retarget(getattr(merge, name), NUMBA) for name in ("parts", "multiplicative", "additive", "is_mergeable", "pulse")
+parts, multiplicative, additive, is_mergeable, move = (
+    retarget(getattr(merge, name), NUMBA) for name in ("parts", "multiplicative", "additive", "is_mergeable", "move")
 )
-minimum, maximum, where = (NUMBA.namespace[name] for name in ("minimum", "maximum", "where"))
+where = NUMBA.namespace["where"]
 bare, bare_inline = njit(**BARE), njit(forceinline=True, **BARE)
 BESIDE = 64  # lanes that cost no more all at once than it costs to find those among them that take a pulse
 
@@ -208,10 +208,9 @@ def _of(up, own, row, t):
 @bare_inline
 def _one(is_additive, w, n, c, s, dw, low, high, sigma, z):
     """The weight after n pulses, one or none."""
-    is_hit = n > f32(0.0)
-    change = (c + s * w) if is_hit else f32(0.0)
-    unit = (dw if is_hit else f32(0.0)) if is_additive else change
-    return one_pulse(w, change, sigma * unit, z, low, high)
+    step = c + s * w
+    change = step + sigma * (dw if is_additive else step) * z
+    return move(w, change if n > f32(0.0) else f32(0.0), low, high)
 
 
 @bare_inline
@@ -222,7 +221,7 @@ def _train(is_additive, w, n, c, s, dw, h, y, v, k, most, low, high, sigma, z):
     else:
         mean, change, spread = multiplicative(w, n, c, s, h, y, v, k, sigma, z)
     is_left = (n > f32(1.0)) & (not is_mergeable(w, mean, spread, n, most, low, high))
-    after = minimum(maximum(w + (f32(0.0) if is_left else change), low), high)
+    after = move(w, f32(0.0) if is_left else change, low, high)
     return after, (n if is_left else f32(0.0)), is_left
 
 

@@ -102,7 +102,7 @@ def _one_by_one(
         one = step(type(device), w, up, params)
         scale = device.dw_min_ctoc * noise(device, w, up, one, params)
         z = random.quick_normal(*random.fold(key, k + 1), place).to(w.dtype)
-        w.copy_(torch.where(n > k, merge.pulse(w, one, scale, z, low, high), w))
+        w.copy_(torch.where(n > k, merge.move(w, one + scale * z, low, high), w))
 
 
 def _affine(device: Device, params: Params, like: Tensor) -> list[tuple[Tensor, Tensor]]:

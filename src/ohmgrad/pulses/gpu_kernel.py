@@ -19,9 +19,9 @@ from ohmgrad.pulses.triton_target import TRITON, jit, popcount
 from ohmgrad.vocabulary import retarget
 
 quick_normal = retarget(random.quick_normal, TRITON, words=True)
-rate, longest, spread_of, multiplicative, additive, is_mergeable, one_pulse = (
+rate, longest, spread_of, multiplicative, additive, is_mergeable, move = (
     retarget(getattr(merge, name), TRITON)
-    for name in ("rate", "longest", "noise", "multiplicative", "additive", "is_mergeable", "pulse")
+    for name in ("rate", "longest", "noise", "multiplicative", "additive", "is_mergeable", "move")
 )
 
 
@@ -126,7 +126,7 @@ def rows(
                         noise = sigma * _noise(NOISE, state, up, step, dw, first, last, HAS_STEP)
                     else:
                         noise = sigma * dw if IS_ADDITIVE else sigma * step
-                    state = tl.where(left > k, one_pulse(state, step, noise, z, low, high), state)
+                    state = tl.where(left > k, move(state, step + noise * z, low, high), state)
     tl.store(w + at, state, mask=mask)
     if counts is not None:
         tl.store(counts + at, tl.load(counts + at, mask=mask, other=0) + total, mask=mask)

@@ -95,6 +95,6 @@ def is_mergeable(w, mean, spread, n, most, low, high):
     return (n <= most) & (w + reach <= high) & (w - reach >= low)
 
 
-def pulse(w, step, noise, z, low, high):
-    """One pulse with its noise, then the hard bounds."""
-    return minimum(maximum(w + (step + noise * z), low), high)
+def move(w, change, low, high):
+    """The weight moved by a change, within the hard bounds."""
+    return minimum(maximum(w + change, low), high)
