@@ -5,7 +5,8 @@ the same number of threads, and take turns in one run: ours, peer, ours, peer ..
 turns of one public call, `Crossbar.pulse(x, d, lr)` and the peer's `tile.update(x, d)`; a turn repeats a short call
 until it lasts about 10 ms, equally often on both sides, and the shortest take three times as many turns. Before each
 turn the weights go back to 0, which is not timed: else they would wander to their bounds in the course of a row, and
-the turns would differ. Then the side rests, so that threads of the side before have stopped spinning.
+the turns would differ. Then the side rests, so that threads of the side before have stopped spinning, and begins on the
+same processor as the other.
 """
 
 from __future__ import annotations
@@ -313,7 +314,7 @@ def _measure(
     def ours(calls: int) -> tuple[float, float]:
         bar.set_weight(zero)
         pulses = float(bar.pulses)
-        time.sleep(REST)
+        update_peer.rest(REST)
         start = time.perf_counter()
         for _ in range(calls):
             bar.pulse(x, d, LR)
