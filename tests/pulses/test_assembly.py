@@ -1,6 +1,10 @@
 """What the compiler makes of the kernels: wide registers, and nothing wider than the weights."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,3 +49,17 @@ def test_the_loops_of_a_family(family, monkeypatch, tmp_path):
         assert len(re.findall(r"\bvdivps\s.*%[yz]mm", assembly)) >= least
         assert not re.search(r"\bvgather", assembly) and not re.search(MASKED_STORE, assembly)
         assert not re.search(r"\bvfn?m(?:add|sub)\d+(?:pd|sd)\s", assembly)
+
+
+@pytest.mark.slow  # compiles everything anew
+@pytest.mark.skipif(not FEATURES.get("avx512f"), reason="needs an x86 processor with AVX-512")
+def test_without_avx512(tmp_path):
+    # What one of these instruction sets fuses and the other does not makes the ways of the kernel differ in a bit.
+    fewer = {k: is_on and not re.match("avx512|avx10|amx|evex512", k) for k, is_on in FEATURES.items()}
+    as_set = {"NUMBA_CPU_NAME": "znver3", "NUMBA_CPU_FEATURES": llvm.FeatureMap(fewer).flatten()}
+    folder = Path(__file__).parent
+    tests = [f"{folder / 'test_cpu.py'}::TestWays", str(folder / "test_assembly.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | as_set | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
