@@ -113,7 +113,8 @@ def test_pulses_do_in_the_mean_what_the_expected_update_does(algorithm):
 
 @pytest.mark.parametrize("algorithm", EVERY, ids=NAMES)
 def test_replicas_with_steps_of_their_own_are_runs_of_their_own(algorithm):
-    # To the bit, for all steps are powers of two. A step that reached all replicas would make the second wrong.
+    # To the bit, for all steps are powers of two, and lines are multiples of 1/16: libraries add up the products of a
+    # batch of matrices in another order than those of one. A step that reached all replicas makes the second wrong.
     names = [n for n in ("fast_lr", "transfer_lr", "buffer_rate") if hasattr(algorithm, n)]
 
     def run_of(steps, lr, replicas, seed):
@@ -121,7 +122,7 @@ def test_replicas_with_steps_of_their_own_are_runs_of_their_own(algorithm):
         options = {"device": aihwkit_soft_bounds(), "update": ExpectedUpdate(noise=True)}
         tile = Tile(torch.full((*replicas, 4, 5), 0.2), algorithm=tuned, crossbar=options, seed=seed)
         for u in batches(8):
-            tile.record(Outer(u.d.float().expand(*replicas, -1, -1), u.x.float().expand(*replicas, -1, -1)))
+            tile.record(Outer(*((16.0 * t.float()).round().expand(*replicas, -1, -1) / 16.0 for t in (u.d, u.x))))
             tile.step(lr)
             tile.handle.grad = None
         return tile
