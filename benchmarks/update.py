@@ -15,9 +15,9 @@ together, the medians were 6.8 and 11.2, the lowest ratio 1.08.
 
     python benchmarks/update.py --peer-python PATH --out benchmarks/results/update
 
-`results/update_families.json`: every family, on 256x256 and 512x512 with batch 10, no zeros, on AMD EPYC (Zen 3), with that code.
-Median ratio of 4 rows each, on 1 thread and 2: constant step 13 and 12, linear step 14 and 18, soft bounds 15 and 18,
-against a reference 16 and 29, exponential step 6.3 and 11, power step 6.1 and 11, against a reference 5.9 and 11,
+`results/update_families.json`: every family, on 256x256 and 512x512 with batch 10, no zeros, on that EPYC and with that
+code. Median ratio of 4 rows each, on 1 thread and 2: constant step 13 and 12, linear step 14 and 18, soft bounds 15 and
+18, against a reference 16 and 29, exponential step 6.3 and 11, power step 6.1 and 11, against a reference 5.9 and 11,
 piecewise step 7.2 and 12; of all rows 6.5 and 11.5. None of 64 rows is slower than the peer.
 
     python benchmarks/update.py --peer-python PATH --shapes 256x256,512x512 --batches 10 --sparsities 0 --out DIR
