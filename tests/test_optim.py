@@ -129,13 +129,13 @@ def test_zero_grad_forgets(zero):
     assert_bits(model[0].weight, expected[0].weight)
 
 
-def test_a_second_step_without_backward_moves_no_tile():
-    model = analog()
-    optimizer = AnalogOptimizer(model, lr=0.01)
-    train(model, optimizer, range(1))
-    before = model[0].weight
-    optimizer.step()
-    assert_bits(model[0].weight, before)
+def test_a_second_step_without_zero_grad_takes_the_same_gradient_again():
+    ours, theirs = analog(), digital()
+    optimizers = AnalogOptimizer(ours, lr=0.01), torch.optim.SGD(theirs.parameters(), lr=0.01)
+    for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        train(model, optimizer, range(1))
+        optimizer.step()
+    assert_same_model(ours, theirs)
 
 
 def test_closure():
@@ -165,19 +165,6 @@ def test_momentum_acts_on_the_digital_half_alone():
     reference = torch.optim.SGD([{"params": weights}, {"params": rest, "momentum": 0.9, "nesterov": True}], lr=0.01)
     for model, optimizer in ((ours, AnalogOptimizer(ours, lr=0.01, momentum=0.9, nesterov=True)), (theirs, reference)):
         train(model, optimizer, range(4))
-    assert_same_model(ours, theirs)
-
-
-def test_clip_grad_norm_clips_the_digital_half_alone():
-    ours, theirs = analog(), digital()
-    for model in (ours, theirs):
-        loss_of(model).backward()
-    rest = [p for name, p in theirs.named_parameters() if name not in ("0.weight", "2.weight")]
-    norms = [nn.utils.clip_grad_norm_(p, 0.1) for p in (ours.parameters(), rest)]
-    assert_within_ulps(norms[0], norms[1], ulps=16)
-    assert norms[1] > 0.1
-    AnalogOptimizer(ours, lr=0.01).step()
-    torch.optim.SGD(theirs.parameters(), lr=0.01).step()
     assert_same_model(ours, theirs)
 
 
@@ -296,14 +283,3 @@ def test_a_copy_with_its_model_trains_that(copied):
         o.param_groups[0]["lr"] = o.param_groups[-1]["lr"] = 0.01
         train(m, o, range(2, 5))
     assert_same_model(twin, model, ulps=0)
-
-
-def test_a_scaled_loss_is_refused():
-    # Updates on tiles would be 65536 times too large.
-    model = analog()
-    optimizer, scaler = AnalogOptimizer(model, lr=0.02), torch.amp.GradScaler("cpu")
-    before = model[0].weight
-    scaler.scale(loss_of(model)).backward()
-    with pytest.raises(TypeError, match="needs a loss that is not scaled, got one from a GradScaler"):
-        scaler.step(optimizer)
-    assert torch.equal(model[0].weight, before)

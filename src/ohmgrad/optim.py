@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import nn
 
+from ohmgrad.crossbar.gradient import Gradient
 from ohmgrad.crossbar.tile import Tile
 
 
@@ -15,8 +19,9 @@ class AnalogOptimizer(torch.optim.Optimizer):
     """Sends what the backward passes left on the tiles through their algorithms, and steps the digital rest.
 
     A torch optimizer: param_groups, schedulers, closures, state_dict. What waits on a tile is the sum of all
-    backward passes since the last `zero_grad`, so gradient accumulation works. Each step is one mini-batch of time: the
-    devices of every tile decay and diffuse once, after its updates, also of a tile that nothing waits on.
+    backward passes since the last `zero_grad`, so gradient accumulation works, and so do `clip_grad_norm_` and
+    `torch.amp.GradScaler`. Each step is one mini-batch of time: the devices of every tile decay and diffuse once, after
+    its updates, also of a tile that nothing waits on.
 
     Args:
         model: the model; its tiles are found by themselves.
@@ -24,15 +29,17 @@ class AnalogOptimizer(torch.optim.Optimizer):
         groups: dicts with "params" (parameters of the model) and options such as "lr", for parameters which need
             other options than the rest; a layer's tile goes with the layer's parameters.
         digital: makes the optimizer of the digital parameters, torch's SGD by default.
-        **options: further options of the digital optimizer, such as momentum or weight_decay. They do not act on tiles.
+        **options: further options of the digital optimizer. On tiles too act `maximize` and `weight_decay`, which adds
+            that share of the matrix to the gradient and takes a pulse cycle for each of its rows. Momentum, betas and
+            all that makes a step of numbers kept for each weight act on digital parameters alone: pulses carry the
+            gradient of a mini-batch and nothing else. `MixedPrecision(momentum=...)` has it on tiles.
 
     Raises:
-        ValueError: lr is negative or not finite; a group holds a parameter that the model does not own.
-        TypeError: `step` by a `torch.amp.GradScaler`, which undoes the loss's scale in gradients alone, not in what
-            waits on tiles. Nor is it needed: tiles keep their dtype under autocast.
+        ValueError: lr is negative or not finite; a group holds a parameter that the model does not own; the digital
+            optimizer needs a closure, as LBFGS does.
+        TypeError: what is given is no model; the digital optimizer knows no such option.
+        RuntimeError: a step of a model in DistributedDataParallel on more than one rank.
     """
-
-    _step_supports_amp_scaling = True  # then a GradScaler tells us that it is one
 
     def __init__(
         self,
@@ -43,17 +50,32 @@ class AnalogOptimizer(torch.optim.Optimizer):
         digital: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
         **options: Any,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"AnalogOptimizer needs the model itself, whose tiles it looks for, got {type(model).__name__}: "
+                "AnalogOptimizer(model, lr=...), not model.parameters()"
+            )
         if not 0 <= lr < float("inf"):
             raise ValueError(f"AnalogOptimizer needs a finite lr >= 0, got {lr}")
         self._tiles = {id(m.handle): m for m in model.modules() if isinstance(m, Tile)}
         analog, rest = self._split(model, [{**g, "params": list(g["params"])} for g in groups], lr)
         if not analog and not rest:
             raise ValueError("AnalogOptimizer needs a model with parameters, got one without")
-        super().__init__(analog + rest, {"lr": lr})
-        self.digital = digital(self.param_groups[len(analog) :], lr=lr, **options) if rest else None
+        # Of nothing, where all parameters are tiles: it looks at the options, and says what groups have.
+        made = digital(rest or [torch.zeros((), requires_grad=True)], lr=lr, **options)
+        _check_step(made)
+        for group in analog:  # schedulers of momentum look for it in each group
+            group.update({name: value for name, value in made.defaults.items() if name not in group})
+        super().__init__(analog + rest, {**made.defaults, "lr": lr})
+        self.digital = made if rest else None
+        self._join(len(analog))
+        self._is_read = not self._tiles  # whether a tile is known to have been read
+
+    def _join(self, n_analog: int) -> None:
+        """The same dicts in both: what a scheduler sets here, the digital optimizer reads there."""
         if self.digital:
-            # The same dicts: what a scheduler sets here, the digital optimizer reads there.
-            self.param_groups[len(analog) :] = self.digital.param_groups
+            self.param_groups[n_analog:] = self.digital.param_groups
+            self.state = self.digital.state
 
     def _split(
         self, model: nn.Module, groups: list[dict[str, Any]], lr: float
@@ -74,22 +96,47 @@ class AnalogOptimizer(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One update of every tile and every digital parameter; returns the closure's loss."""
-        if hasattr(self, "found_inf"):
-            raise TypeError(
-                "AnalogOptimizer needs a loss that is not scaled, got one from a GradScaler: leave it out, or make it "
-                "with enabled=False"
-            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for handle in group["params"]:
-                if id(handle) in self._tiles:
-                    self._tiles[id(handle)].step(float(group["lr"]))
+        groups = [(g, [self._tiles[id(p)] for p in g["params"]]) for g in self._analog_groups()]
+        self._look([tile for _, tiles in groups for tile in tiles])
+        if not self._is_rehearsal():
+            for group, tiles in groups:
+                lr = -float(group["lr"]) if group.get("maximize") else float(group["lr"])
+                decay = group.get("weight_decay", 0.0)
+                for tile in tiles:
+                    tile.step(lr, -decay if group.get("maximize") else decay)
         if self.digital:
             self.digital.step()
         return loss
+
+    def _look(self, tiles: list[Tile]) -> None:
+        """Refuse or tell what would train another model than the one meant."""
+        if any(tile.is_wrapped for tile in tiles) and torch.distributed.is_initialized():
+            if (n := torch.distributed.get_world_size()) > 1:
+                raise RuntimeError(
+                    f"AnalogOptimizer cannot step a model in DistributedDataParallel on {n} ranks: gradients of tiles "
+                    "would not be summed over ranks, so that each would train other weights. Train on one rank, "
+                    "with gradient accumulation for large batches"
+                )
+        if not self._is_read:
+            self._is_read = True
+            reads = sum(int(bar.counters.reads) for tile in self._tiles.values() for bar in tile.crossbars)
+            if not reads and not self._is_rehearsal():
+                warnings.warn(
+                    "AnalogOptimizer steps, and no tile of its model was ever read: perhaps the model's forward, or "
+                    "a copy of it, still calls the digital layers that convert took the place of",
+                    stacklevel=4,
+                )
+
+    def _is_rehearsal(self) -> bool:
+        """Whether torch.distributed.checkpoint asks for a step that changes nothing: plain zeros as gradients, lr 0."""
+        groups = self._analog_groups()
+        grads = [p.grad for g in groups for p in g["params"]]
+        is_plain = any(grad is not None and not isinstance(grad, Gradient) for grad in grads)
+        return is_plain and not any(g["lr"] for g in groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """One more group for the digital optimizer; all tiles of the model are in groups already.
@@ -116,28 +163,48 @@ class AnalogOptimizer(torch.optim.Optimizer):
             state = {**state, "_tiles": {id(tile.handle): tile for tile in tiles}}
         super().__setstate__(state)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget gradients and the updates that wait on tiles."""
-        super().zero_grad(set_to_none)
-        for tile in self._tiles.values():
-            tile.handle.grad = None
-            tile.waiting = []
-
     def state_dict(self) -> dict[str, Any]:
-        """Options of every group, and the digital optimizer's state."""
-        analog = [{k: v for k, v in g.items() if k != "params"} for g in self._analog_groups()]
-        return {"analog": analog, "digital": self.digital.state_dict() if self.digital else None}
+        """Options of every group and the digital optimizer's state, in torch's layout.
+
+        Where digital parameters have a state, so have tiles, {"step": 0}: torch.distributed.checkpoint wants one of
+        each parameter or none.
+        """
+        state = super().state_dict()
+        n_tiles = sum(len(g["params"]) for g in self._analog_groups())
+        if state["state"]:
+            state["state"] = {k: {"step": torch.zeros(())} for k in range(n_tiles)} | state["state"]
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave. The tiles' own state is in the model's state_dict."""
-        groups = self._analog_groups()
-        if len(state_dict["analog"]) != len(groups) or (state_dict["digital"] is None) != (self.digital is None):
+        """Restore what `state_dict` gave, in torch's layout. The tiles' own state is in the model's state_dict.
+
+        Raises:
+            ValueError: it has other groups, or groups of other sizes.
+        """
+        groups, saved = self.param_groups, state_dict.get("param_groups", ())
+        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in saved]:
             raise ValueError("the state dict has other parameter groups than this optimizer")
-        for group, saved in zip(groups, state_dict["analog"], strict=True):
-            group.update(saved)
+        n_analog = len(self._analog_groups())
+        n_tiles = sum(len(g["params"]) for g in groups[:n_analog])
+        for group, new in zip(groups[:n_analog], saved[:n_analog], strict=True):
+            group.update({k: v for k, v in new.items() if k != "params"})
         if self.digital:
-            self.digital.load_state_dict(state_dict["digital"])
-            self.param_groups[len(groups) :] = self.digital.param_groups
+            # Parameters go by their place in all groups, whatever they are called there; tiles do not count here.
+            place = {p: k - n_tiles for k, p in enumerate(p for g in saved for p in g["params"])}
+            own = [{**g, "params": [place[p] for p in g["params"]]} for g in saved[n_analog:]]
+            state = {place[p]: v for p, v in state_dict["state"].items() if place.get(p, -1) >= 0}
+            self.digital.load_state_dict({"state": state, "param_groups": own})
+            self._join(n_analog)
 
     def _analog_groups(self) -> list[dict[str, Any]]:
-        return [g for g in self.param_groups if id(g["params"][0]) in self._tiles]
+        return [g for g in self.param_groups if g["params"] and id(g["params"][0]) in self._tiles]
+
+
+def _check_step(digital: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that needs a closure, which would evaluate tiles at points that nobody wrote."""
+    closure = inspect.signature(type(digital).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"AnalogOptimizer needs a digital optimizer that steps from gradients alone, got "
+            f"{type(digital).__name__}, whose step needs a closure: SGD, Adam or another of that kind"
+        )

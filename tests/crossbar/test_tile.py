@@ -5,7 +5,8 @@ import torch
 
 from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogSGD, Dense, ExpectedUpdate, LowRank, Outer, TikiTaka, Tile
-from ohmgrad.crossbar.tile import MARK, State
+from ohmgrad.crossbar.gradient import Gradient
+from ohmgrad.crossbar.tile import State
 from ohmgrad.devices import Ideal
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 
@@ -87,7 +88,6 @@ def test_what_waits_is_one_mini_batch():
         two.record(Outer(d[part], x[part]))
     for t in (one, two):
         t.step(0.1)
-        assert t.waiting == []
     assert_within_ulps(two.weight, one.weight, ulps=4)
     assert two.crossbars[0].counters.cycles == 4
     assert two.crossbars[0].counters.pulses == pytest.approx(one.crossbars[0].counters.pulses)
@@ -107,7 +107,7 @@ def test_all_forms_may_wait_together():
 def test_zero_grad_lets_go(zero):
     t = tile(2, 3)
     t.record(Dense(gaussian(2, 3)))
-    assert t.handle.grad == MARK
+    assert isinstance(t.handle.grad, Gradient)
     t.handle.grad = None if zero is None else torch.zeros_like(t.handle)
     before = t.weight
     t.step(0.1)

@@ -138,10 +138,18 @@ class Grid(nn.Module):
             yield
 
     def record(self, update: Update) -> None:
-        """Each tile keeps its part until the optimizer steps."""
-        for (row, column), tile in zip(self._places(), self.tiles, strict=True):
-            assert isinstance(tile, Tile)  # said for the type checker
-            tile.record(_part(update, row, column))
+        """Each tile keeps its part until zero_grad."""
+        for tile, part in self.parts(update):
+            tile.record(part)
+
+    def parts(self, update: Update) -> list[tuple[Tile, Update]]:
+        """Every tile with its part of an update."""
+        return [(t, _part(update, *place)) for t, place in zip(self.members, self._places(), strict=True)]
+
+    @property
+    def members(self) -> list[Tile]:
+        """The tiles, row by row."""
+        return list(self.tiles)  # type: ignore[arg-type]  # a ModuleList knows no types
 
     def _places(self) -> list[tuple[slice, slice]]:
         return [(row, column) for row in self.rows for column in self.columns]

@@ -17,17 +17,14 @@ from ohmgrad import random
 from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Step
+from ohmgrad.crossbar.gradient import Gradient, Held, joined
 from ohmgrad.crossbar.input_range import InputRange, LearnedRange
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.numbers import number
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.periphery.settings import Periphery
-from ohmgrad.pulses.forms import LowRank, Outer, Update
-
-# What a handle's gradient is while updates wait: seen by zero_grad, which sets it to None or 0, but too small for a
-# norm over all gradients to notice.
-MARK = 1e-20
+from ohmgrad.pulses.forms import Dense, LowRank, Update
 
 
 class State(nn.Module):
@@ -209,27 +206,59 @@ class Tile(nn.Module):
         self.out_scale, self.in_range = self.mapping.learned_scale(weight), self.mapping.learned_range(weight)
         self._adc = self.mapping.largest_output(crossbar.get("periphery"))
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
-        # says whether updates wait. It never changes.
+        # holds the updates that wait. It never changes: `look` sees to it.
         self.handle = nn.Parameter(torch.zeros((), dtype=dtype))
+        self._written = _version(self.handle)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
-        self.waiting: list[Update] = []
         self._offset: LowRank | None = None
-        self._lost = 0  # passes in a row whose updates were forgotten by zero_grad of something else than our optimizer
+        self._begun = 0  # gradients since the last step, of which all but one were forgotten by zero_grad
+        self.is_wrapped = False  # whether it was read inside DistributedDataParallel
 
     def _apply(self, fn: Any, recurse: bool = True) -> Tile:
         """`.to`, `.double` and the like: before anything moves, the dtype has to be one that devices can have."""
         dtype = fn(torch.empty(0, dtype=self.handle.dtype)).dtype
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"a tile needs dtype float32 or float64, got {dtype}, in which small pulses would be lost")
-        return super()._apply(fn, recurse)
+        self.look()
+        grad, self.handle.grad = self.handle.grad, None
+        super()._apply(fn, recurse)
+        self._written = _version(self.handle)
+        if grad is not None:
+            self.handle.grad = grad.moved(fn, self.handle) if isinstance(grad, Gradient) else fn(grad)
+        return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.number = number(self)  # a copy is another tile
+        self._written = _version(self.handle)
+
+    def _load_from_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # torch passes all by position
+        super()._load_from_state_dict(*args)
+        self._written = _version(self.handle)
+
+    def _save_to_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # as above
+        self.look()
+        super()._save_to_state_dict(*args)
+
+    def wrap(self) -> None:
+        """Note that DistributedDataParallel reads the tile, which sent the first rank's handles to all."""
+        if not self.is_wrapped:
+            self.is_wrapped, self._written = True, _version(self.handle)
+
+    def look(self) -> None:
+        """Raise RuntimeError where somebody wrote into the handle, and means the matrix."""
+        if _version(self.handle) != self._written:
+            raise RuntimeError(
+                "somebody wrote into the handle of a tile, which stands for the tile's matrix and holds none of its "
+                "numbers: an average of models (AveragedModel), an initialisation of parameters, or an optimizer of "
+                "torch. Write a matrix by set_weight; average digital copies, AveragedModel(ohmgrad.to_digital(model)) "
+                "and averaged.update_parameters(ohmgrad.to_digital(model))"
+            )
 
     @property
     def weight(self) -> Tensor:
         """The represented matrix, all digital scales in it, (*replica, out, in), a new tensor."""
+        self.look()
         w = sum_of(gain * bar.weight for gain, bar in self.algorithm.mixture(self.state))
         for scale in (self.scale, self.out_scale):
             if scale is not None:
@@ -282,36 +311,90 @@ class Tile(nn.Module):
         finally:
             self._offset = before
 
+    @property
+    def waiting(self) -> list[Update]:
+        """The updates of all backward passes since the last zero_grad, with what was done to their gradient."""
+        grad = self.handle.grad
+        return grad.held.scaled() if isinstance(grad, Gradient) else []
+
     def record(self, update: Update) -> None:
-        """Keep an update until the optimizer steps; zero_grad (of optimizer or module) lets go of what waits."""
-        if not self._is_waiting():
-            self._lost = self._lost + 1 if self.waiting else 0
-            if self._lost == 3:
-                warnings.warn(
-                    "updates that waited on a tile were dropped by zero_grad three times, and none was sent: tiles are "
-                    "trained by ohmgrad.AnalogOptimizer, not by torch's",
-                    stacklevel=2,
-                )
-            self.waiting = []
-            self.handle.grad = torch.full_like(self.handle, MARK)
-        self.waiting.append(update)
+        """Add an update to the gradient, until zero_grad (of optimizer or module) lets go of it.
+
+        Its tensors belong to the tile: nobody may change them afterwards.
+        """
+        grad = self.handle.grad
+        if isinstance(grad, Gradient):
+            grad.held.add(update)
+            return
+        if grad is not None and grad.any():
+            raise TypeError(
+                f"a tile takes updates from backward passes, got a gradient that somebody else made, {grad}: only "
+                "what a tile's own gradient becomes by a common factor or by sums can reach devices"
+            )
+        self._begun += 1
+        if self._begun == 4:
+            warnings.warn(
+                "updates that waited on a tile were dropped by zero_grad three times, and none was sent: tiles are "
+                "trained by ohmgrad.AnalogOptimizer, not by torch's",
+                stacklevel=2,
+            )
+        self.handle.grad = self.gradient(update)
+
+    def parts(self, update: Update) -> list[tuple[Tile, Update]]:
+        """As `Grid.parts`."""
+        return [(self, update)]
+
+    def gradient(self, update: Update) -> Gradient:
+        """A gradient of the handle of that update alone."""
+        held = Held([])
+        held.add(update)
+        held.is_wrapped = self.is_wrapped
+        return Gradient(self.handle, held)
 
     @torch.no_grad()
-    def step(self, lr: Step) -> None:
-        """Send all waiting updates through the algorithm as one mini-batch, and forget them; then devices relax.
+    def step(self, lr: Step, weight_decay: float = 0.0) -> None:
+        """Send all waiting updates through the algorithm as one mini-batch; then devices relax.
 
-        Time passes with each mini-batch, for every crossbar of the tile, also where nothing waits.
+        The updates go on waiting until zero_grad, as the gradients of digital parameters do. Time passes with each
+        mini-batch, for every crossbar of the tile, also where nothing waits.
 
         Args:
             lr: one step for all replicas, or (*replica, 1, 1), one for each.
+            weight_decay: share of the matrix in its gradient, which takes a pulse cycle for each row.
+
+        Raises:
+            TypeError: the gradient was changed number by number, which pulses cannot follow.
         """
-        waiting, self.waiting, self._lost = self.waiting, [], 0
+        self.look()
+        self._begun = 0
         with exactly(self.handle):
-            if self._is_waiting():
-                for update in _merge(waiting):
-                    self._send(update, lr)
+            update = self._asked()
+            if weight_decay and self.handle.requires_grad:
+                decay = Dense(weight_decay * self.weight)
+                update = decay if update is None else joined([update, decay])
+            if update is not None:
+                self._send(update, lr)
             for bar in self.crossbars:
                 bar.relax()
+
+    def _asked(self) -> Update | None:
+        """All that waits as one update."""
+        grad = self.handle.grad
+        if not isinstance(grad, Gradient):
+            if grad is not None and grad.any():
+                raise TypeError(
+                    f"a tile needs a gradient from a backward pass, got one that somebody else made, {grad}: only what "
+                    "a tile's own gradient becomes by a common factor or by sums can reach devices"
+                )
+            return None
+        if grad.held.edit and not getattr(self.algorithm, "takes_any_gradient", False):
+            raise TypeError(
+                f"the gradient of a tile was changed number by number ({grad.held.edit}), which pulses of samples "
+                "cannot follow. Change all of it by one factor, as clip_grad_norm_ does; train that layer with the "
+                "algorithm MixedPrecision, which keeps its gradient in digital numbers; or leave it out, by "
+                "[p for p in model.parameters() if p.dim()]"
+            )
+        return grad.held.merged()
 
     def _send(self, update: Update, lr: Step) -> None:
         """An update of W as one of W_t = W / a, which moves by 1 / a times what W is to move by."""
@@ -320,8 +403,10 @@ class Tile(nn.Module):
             update, lr = update.scaled(1.0 / (self.scale * factor)), lr * factor
         self.algorithm.update(self.state, update, lr)
 
-    def _is_waiting(self) -> bool:
-        return self.handle.grad is not None and bool(self.handle.grad)
+
+def _version(handle: Tensor) -> int:
+    """How often somebody wrote into it."""
+    return -1 if handle.is_inference() else handle._version
 
 
 def exactly(like: Tensor) -> AbstractContextManager:
@@ -342,12 +427,3 @@ def _crossbars(module: nn.Module) -> Iterator[Crossbar]:
             yield child
         elif child is not None:
             yield from _crossbars(child)
-
-
-def _merge(updates: list[Update]) -> list[Update]:
-    """Outer products of one mini-batch in one: samples of accumulated passes follow one another."""
-    outers = [u for u in updates if isinstance(u, Outer)]
-    others = [u for u in updates if not isinstance(u, Outer)]
-    if len(outers) > 1:
-        outers = [Outer(torch.cat([u.d for u in outers], -2), torch.cat([u.x for u in outers], -2))]
-    return [*outers, *others]

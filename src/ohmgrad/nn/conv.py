@@ -118,7 +118,7 @@ class AnalogConv(nn.Module):
         n = len(self.kernel_size)
         self._check(input)
         vectors, positions = self._vectors(input.reshape(-1, *input.shape[-1 - n :]))
-        y = self._rejoin(read(self.tile, vectors), positions)
+        y = self._rejoin(read(self.tile, vectors, owns_x=self._has_rows(input)), positions)
         y = y.reshape(*input.shape[: -1 - n], self.out_channels, *positions)
         bias = self._parameters["bias"]
         if bias is not None:
@@ -145,8 +145,7 @@ class AnalogConv(nn.Module):
 
     def _vectors(self, x: Tensor) -> tuple[Tensor, list[int]]:
         """Inputs of the tile, (*replica, [group], batch * positions, in / groups * kernel), and the positions."""
-        is_plain = self.groups == 1 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-        if is_plain and not torch.compiler.is_compiling():
+        if self._has_rows(x):
             vectors, positions = rows(self._padded(x), self.kernel_size, self.stride, self.dilation)
             return vectors.reshape(*self._lead, -1, vectors.shape[-1]), positions
         windows, n, n_replicas = self.windows(x), len(self.kernel_size), math.prod(self.replicas)
@@ -157,6 +156,11 @@ class AnalogConv(nn.Module):
         positions = list(windows.shape[2 : 2 + n])
         n_samples = batch * math.prod(positions)
         return vectors.reshape(*self._lead, n_samples, channels * math.prod(self.kernel_size)), positions
+
+    def _has_rows(self, x: Tensor) -> bool:
+        """Whether a loop of our own makes the vectors, in new memory."""
+        is_plain = self.groups == 1 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        return is_plain and not torch.compiler.is_compiling()
 
     def _rejoin(self, y: Tensor, positions: Sequence[int]) -> Tensor:
         """What the tile gave, (*replica, [group], batch * positions, out / groups), as (replica, batch, group, out /

@@ -11,6 +11,7 @@ each a direction of ascent (a gradient): an update with step lr moves the weight
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,6 +33,14 @@ class Outer:
         """The same with row i of the matrix times rows[i]; rows is (*replica, out), or 1 for all."""
         return replace(self, d=self.d * rows[..., None, :])
 
+    def times(self, factor: float | Tensor) -> Outer:
+        """The same times a number."""
+        return replace(self, d=self.d * factor)
+
+    def mapped(self, fn: Callable[[Tensor], Tensor]) -> Outer:
+        """The same with each tensor as `fn` makes it, such as a move to another device."""
+        return replace(self, d=fn(self.d), x=fn(self.x))
+
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it."""
         return self
@@ -51,6 +60,14 @@ class LowRank:
     def scaled(self, rows: Tensor) -> LowRank:
         """As `Outer.scaled`."""
         return LowRank(self.U * rows[..., None], self.V)
+
+    def times(self, factor: float | Tensor) -> LowRank:
+        """As `Outer.times`."""
+        return LowRank(self.U * factor, self.V)
+
+    def mapped(self, fn: Callable[[Tensor], Tensor]) -> LowRank:
+        """As `Outer.mapped`."""
+        return LowRank(fn(self.U), fn(self.V))
 
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it: one for each column of U."""
@@ -75,6 +92,14 @@ class Dense:
     def scaled(self, rows: Tensor) -> Dense:
         """As `Outer.scaled`."""
         return Dense(self.dW * rows[..., None])
+
+    def times(self, factor: float | Tensor) -> Dense:
+        """As `Outer.times`."""
+        return Dense(self.dW * factor)
+
+    def mapped(self, fn: Callable[[Tensor], Tensor]) -> Dense:
+        """As `Outer.mapped`."""
+        return Dense(fn(self.dW))
 
     def as_outer(self) -> Outer:
         """The update as the rank-1 cycles that write it: row by row."""

@@ -1,0 +1,306 @@
+"""The gradient of a tile's matrix, as torch sees it: a tensor that holds updates and no numbers.
+
+`tile.handle.grad` is one. What torch and its users do to gradients reaches the updates where pulses can follow:
+
+    norms, sums, looks for NaN     of the matrix sum_k f_k dW_k, made when it is asked for
+    a common factor                goes to the factors f_k: mul_, div_, neg_, clip_grad_norm_
+    sums of gradients              put the updates one behind the other
+    any other change in place      is made to the matrix, and noted: `Tile.step` refuses it unless the tile's algorithm
+                                   keeps its gradient in digital numbers (`MixedPrecision`)
+    writes into a plain tensor     raise TypeError: torch's optimizers, a sum over ranks
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ohmgrad.pulses.forms import Dense, Outer, Update
+
+aten = torch.ops.aten
+Factor = float | Tensor  # a tensor only on a GPU, which nobody waits for
+MANY = 1000  # backward passes
+
+
+class Held:
+    """The updates that a gradient stands for, each with its factor.
+
+    Args:
+        parts: updates and their factors, in the order in which they are written.
+        edit: the name of a change in place that was made number by number, if there was one.
+    """
+
+    __slots__ = ("edit", "is_wrapped", "n_passes", "parts", "task")
+
+    def __init__(self, parts: list[tuple[Update, Factor]], edit: str | None = None) -> None:
+        self.parts, self.edit = parts, edit
+        self.is_wrapped = False  # whether DistributedDataParallel reads the gradient too; `Tile.step` looks at that
+        self.n_passes, self.task = 0, -2
+
+    def add(self, update: Update) -> None:
+        """One more update, of a backward pass; warns where they become many, which nobody sends or forgets."""
+        self.parts.append((update, 1.0))
+        task = torch._C._current_graph_task_id()
+        if task != self.task:
+            self.task, self.n_passes = task, self.n_passes + 1
+            if self.n_passes == MANY:
+                warnings.warn(
+                    f"the updates of {MANY} backward passes wait on a tile, and each takes memory: call "
+                    "optimizer.zero_grad() where they are not meant to be one update, or torch.autograd.grad(loss, x) "
+                    "where only the gradient of an input is wanted",
+                    stacklevel=3,
+                )
+
+    def scaled(self) -> list[Update]:
+        """The updates with their factors in them."""
+        return [_times(*part) for part in self.parts]
+
+    def merged(self) -> Update | None:
+        """All of them as one update, with their factors; None for none."""
+        if len(self.parts) == 1:
+            return _times(*self.parts[0])
+        factors = {id(factor): factor for _, factor in self.parts}
+        if len(factors) == 1 or all(isinstance(f, float) and f == 1.0 for f in factors.values()):
+            merged = joined([update for update, _ in self.parts])
+            return None if merged is None else _times(merged, self.parts[0][1])
+        return joined(self.scaled())
+
+    def dense(self) -> Tensor:
+        """The matrix (*replica, out, in), a new tensor."""
+        update = self.merged()
+        assert update is not None  # `Gradient` sees to it
+        dense = update.as_dense()
+        return dense.clone() if isinstance(update, Dense) else dense
+
+    def scale(self, by: Callable[[Factor], Factor]) -> list[tuple[Update, Factor]]:
+        """The updates with other factors; equal ones stay one object."""
+        changed = {id(factor): by(factor) for _, factor in self.parts}
+        return [(update, changed[id(factor)]) for update, factor in self.parts]
+
+
+def _times(update: Update, factor: Factor) -> Update:
+    return update if isinstance(factor, float) and factor == 1.0 else update.times(factor)
+
+
+def joined(updates: Sequence[Update]) -> Update | None:
+    """Several updates as one mini-batch, whose pulse cycles follow one another; None for none."""
+    if len(updates) < 2:
+        return updates[0] if updates else None
+    outers = [update.as_outer() for update in updates]
+    memory = sum(outer.digital_memory for outer in outers)
+    return Outer(torch.cat([o.d for o in outers], -2), torch.cat([o.x for o in outers], -2), memory)
+
+
+class Gradient(Tensor):
+    """What `tile.handle.grad` is; made by `Tile.record`.
+
+    held: the updates. Copies that share it, such as `.data` and `.detach()`, are one gradient.
+    """
+
+    held: Held
+
+    @staticmethod
+    def __new__(cls, like: Tensor, held: Held) -> Gradient:
+        """A gradient of the handle `like`."""
+        own = Tensor._make_wrapper_subclass(cls, (), dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
+        own.held = held
+        return own
+
+    def __init__(self, like: Tensor, held: Held) -> None:
+        pass  # torch's would make another tensor
+
+    def __repr__(self, *, tensor_contents: None = None) -> str:
+        updates = ", ".join(type(update).__name__ for update, _ in self.held.parts)
+        return f"Gradient of a tile, which waits as [{updates}]"
+
+    def moved(self, fn: Callable[[Tensor], Tensor], like: Tensor) -> Gradient:
+        """The same gradient after `fn`, such as a move to another device or dtype, for a handle that moved so."""
+        parts = [(update.mapped(fn), factor) for update, factor in self.held.parts]
+        return Gradient(like, Held(parts, self.held.edit))
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What torch's operators do with gradients of tiles, see the module."""
+        kwargs = kwargs or {}
+        if (own := OPERATORS.get(func)) is not None and (result := own(*args, **kwargs)) is not NotImplemented:
+            return result
+        if func.overloadpacket in EACH:
+            return _each(func, args, kwargs)
+        written = list(_written(func, args, kwargs))
+        if any(not isinstance(t, Gradient) for t in written):
+            return _write_plain(func, written, _gradients((args, kwargs)))
+        numbers = {id(g): _numbers(g) for g in _gradients((args, kwargs))}
+        plain = tree_map(lambda a: numbers[id(a)] if isinstance(a, Gradient) else a, (args, kwargs))
+        result = func(*plain[0], **plain[1])
+        for g in written:
+            g.held.parts, g.held.edit = [(Dense(numbers[id(g)]), 1.0)], func.overloadpacket._qualified_op_name
+        return (written[0] if len(written) == 1 and isinstance(args[0], Gradient) else None) if written else result
+
+
+def _numbers(g: Gradient) -> Tensor:
+    """The matrix of a gradient, or the 0 of one without updates."""
+    return g.held.dense() if g.held.parts else torch.zeros((), dtype=g.dtype, device=g.device)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[Tensor]:
+    """The tensors that an operator changes, by its schema."""
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = kwargs.get(argument.name) if argument.kwarg_only or i >= len(args) else args[i]
+            yield from value if isinstance(value, list | tuple) else () if value is None else (value,)
+
+
+def _gradients(tree: Any) -> list[Gradient]:
+    found: list[Gradient] = []
+    tree_map(lambda a: found.append(a) if isinstance(a, Gradient) else None, tree)
+    return found
+
+
+def _write_plain(func: Any, written: list[Tensor], gradients: list[Gradient]) -> Tensor:
+    """A gradient of a tile would be written into numbers of somebody else."""
+    if len(written) == 1 and all(g.held.is_wrapped for g in gradients):
+        return written[0].zero_()  # a bucket of DistributedDataParallel, which `_copy` gets back
+    name = func.overloadpacket._qualified_op_name
+    raise TypeError(
+        f"{name} cannot write the gradient of a tile into a plain tensor: it goes to devices as pulses. Tiles are "
+        "trained by ohmgrad.AnalogOptimizer, not by torch's optimizers; MixedPrecision is the algorithm that keeps a "
+        "gradient in digital numbers"
+    )
+
+
+def _number(value: Any) -> Factor | None:
+    """A common factor; None if it is none."""
+    if isinstance(value, Gradient) or isinstance(value, bool | complex):
+        return None
+    if isinstance(value, Tensor):
+        return None if value.numel() != 1 else value if value.is_cuda else float(value)
+    return float(value)
+
+
+def _scaled(g: Any, value: Any, by: Callable[[Any, Any], Any], *, in_place: bool) -> Any:
+    if not isinstance(g, Gradient):  # a number times a gradient
+        g, value = value, g
+        if by is not _product or in_place:
+            return NotImplemented
+    if (factor := _number(value)) is None:
+        return NotImplemented
+    parts = g.held.scale(lambda own: by(own, factor))
+    if not in_place:
+        return Gradient(g, Held(parts, g.held.edit))
+    g.held.parts = parts
+    return g
+
+
+def _product(a: Any, b: Any) -> Any:
+    return a * b
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    return a / b if isinstance(a, Tensor) or isinstance(b, Tensor) or b else a * float("inf")
+
+
+def _sum(g: Any, other: Any, *, alpha: Any = 1, sign: float = 1.0, in_place: bool) -> Any:
+    """The sum of two gradients; of a gradient and a plain 0, which torch's graphs add."""
+    if isinstance(g, Gradient) and isinstance(other, Tensor) and not isinstance(other, Gradient):
+        if other.dim() or other.any():
+            return NotImplemented
+        return g if in_place else Gradient(g, Held(list(g.held.parts), g.held.edit))
+    if not (isinstance(g, Gradient) and isinstance(other, Gradient)) or _number(alpha) is None:
+        return NotImplemented
+    factor = sign * float(alpha)
+    parts = [*g.held.parts, *(other.held.parts if factor == 1.0 else other.held.scale(lambda own: own * factor))]
+    edit = g.held.edit or other.held.edit
+    if not in_place:
+        return Gradient(g, Held(parts, edit))
+    g.held.parts, g.held.edit = parts, edit
+    return g
+
+
+def _clone(g: Gradient, **_: Any) -> Gradient:
+    return Gradient(g, Held(list(g.held.parts), g.held.edit))
+
+
+def _shared(g: Gradient, *_: Any) -> Gradient:
+    return Gradient(g, g.held)
+
+
+def _zero(g: Gradient) -> Gradient:
+    g.held.parts, g.held.edit = [], None
+    return g
+
+
+def _copy(g: Any, source: Any, *_: Any) -> Any:
+    """One gradient takes over another's updates."""
+    if not isinstance(g, Gradient) or not isinstance(source, Gradient):
+        is_zero = isinstance(g, Gradient) and not source.dim() and not source.any()
+        return (g if g.held.is_wrapped else _zero(g)) if is_zero else NotImplemented
+    g.held.parts, g.held.edit = list(source.held.parts), source.held.edit
+    return g
+
+
+def _unscale(grads: Sequence[Tensor], found_inf: Tensor, by: Tensor) -> None:
+    """What torch.amp.GradScaler does: undo the loss's scale, and note numbers that are not finite."""
+    if plain := [g for g in grads if not isinstance(g, Gradient)]:
+        aten._amp_foreach_non_finite_check_and_unscale_(plain, found_inf, by)
+    for g in grads:
+        if isinstance(g, Gradient):
+            found_inf.logical_or_(~_numbers(g).isfinite().all())
+            g.mul_(by)
+
+
+def _each(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operator on lists of tensors, one tensor after the other."""
+    one = EACH[func.overloadpacket]
+    first, *rest = args
+    many = [isinstance(r, list | tuple) for r in rest]
+    results = [
+        one(t, *(r[i] if is_list else r for r, is_list in zip(rest, many, strict=True)), **kwargs)
+        for i, t in enumerate(first)
+    ]
+    return None if func._schema.name.endswith("_") else results
+
+
+_multiplied = functools.partial(_scaled, by=_product)
+_divided = functools.partial(_scaled, by=_quotient)
+OPERATORS: dict[Any, Callable[..., Any]] = {
+    aten.mul.Tensor: functools.partial(_multiplied, in_place=False),
+    aten.mul.Scalar: functools.partial(_multiplied, in_place=False),
+    aten.mul_.Tensor: functools.partial(_multiplied, in_place=True),
+    aten.mul_.Scalar: functools.partial(_multiplied, in_place=True),
+    aten.div.Tensor: functools.partial(_divided, in_place=False),
+    aten.div.Scalar: functools.partial(_divided, in_place=False),
+    aten.div_.Tensor: functools.partial(_divided, in_place=True),
+    aten.div_.Scalar: functools.partial(_divided, in_place=True),
+    aten.neg.default: lambda g: _scaled(g, -1.0, _product, in_place=False),
+    aten.neg_.default: lambda g: _scaled(g, -1.0, _product, in_place=True),
+    aten.add.Tensor: functools.partial(_sum, in_place=False),
+    aten.add_.Tensor: functools.partial(_sum, in_place=True),
+    aten.sub.Tensor: functools.partial(_sum, sign=-1.0, in_place=False),
+    aten.sub_.Tensor: functools.partial(_sum, sign=-1.0, in_place=True),
+    aten.clone.default: _clone,
+    aten.detach.default: _shared,
+    aten.alias.default: _shared,
+    aten.zero_.default: _zero,
+    aten.copy_.default: _copy,
+    aten._amp_foreach_non_finite_check_and_unscale_.default: _unscale,
+    aten.zeros_like.default: lambda g, **_: Gradient(g, Held([])),
+}
+# torch's operators on lists, which clipping and optimizers use on GPUs.
+EACH: dict[Any, Callable[..., Any]] = {
+    aten._foreach_norm: torch.linalg.vector_norm,
+    aten._foreach_mul: torch.mul,
+    aten._foreach_div: torch.div,
+    aten._foreach_neg: torch.neg,
+    aten._foreach_mul_: lambda t, value: t.mul_(value),
+    aten._foreach_div_: lambda t, value: t.div_(value),
+    aten._foreach_neg_: lambda t: t.neg_(),
+    aten._foreach_zero_: lambda t: t.zero_(),
+}
