@@ -33,7 +33,7 @@ class Crossbar(nn.Module):
         device: the family and its parameters; a sequence of devices of one family gives one to each replica.
         update: how changes are made, `ExpectedUpdate()` or `PulsedUpdate()`.
         seed: one integer (replica r gets seed + r) or one for each replica. The device-to-device variation and every
-            later noise are functions of it.
+            later noise are functions of it. None draws one from torch's default generator.
         replicas: leading dimensions: independent crossbars that are read and written in one call.
         weight: initial state, (*replica, out, in) or (out, in), clipped to the devices' bounds; 0 if absent.
         dtype: float32 or float64.
@@ -67,7 +67,7 @@ class Crossbar(nn.Module):
         *,
         device: Device | Sequence[Device],
         update: ExpectedUpdate | PulsedUpdate | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         weight: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
