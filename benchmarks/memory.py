@@ -59,7 +59,7 @@ def measure(side: int, write_noise: float) -> dict[str, float]:
     library = status("VmRSS")
     reset_peak()
     start = time.perf_counter()
-    bar = og.Crossbar((side, side), device=device, update=og.PulsedUpdate())
+    bar = og.Crossbar((side, side), device=device, update=og.PulsedUpdate(), seed=0)
     seconds = time.perf_counter() - start
     resident, peak = status("VmRSS") - library, status("VmHWM") - library
     reset_peak()

@@ -30,7 +30,7 @@ LENET = (((16, 25), 4608), ((32, 400), 512), ((128, 512), 8), ((10, 128), 8))
 def measure(shape: tuple[int, int], batch: int, threads: int) -> dict[str, float | int]:
     """Milliseconds of both, in turns: medians, and the fastest turns, which other work disturbed least."""
     torch.set_num_threads(threads)
-    bar = Crossbar(shape, device=Ideal(), periphery=Periphery(), weight=0.2 * torch.randn(shape))
+    bar = Crossbar(shape, device=Ideal(), periphery=Periphery(), seed=0, weight=0.2 * torch.randn(shape))
     x = torch.randn(batch, shape[1])
     sides = {"read": lambda: bar.read(x), "product": lambda: x @ bar.weight.mT}
     times: dict[str, list[float]] = {name: [] for name in sides}

@@ -16,6 +16,17 @@ SEED_VARIABLE = "OHMGRAD_TEST_SEED"
 pytest.register_assert_rewrite("contracts.algorithm", "contracts.device", "contracts.layer", "exact")
 
 
+class TorchGenerator:
+    """torch's default generator as hypothesis wants it, so that each example starts at the same place of it."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+TORCH = TorchGenerator()  # hypothesis keeps a weak reference
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the run's seed: 0 unless OHMGRAD_TEST_SEED names another; `fresh` draws one."""
     asked = os.environ.get(SEED_VARIABLE, "0")
@@ -28,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     hypothesis.settings.register_profile("ohmgrad", derandomize=seed == "0", deadline=None)
     hypothesis.settings.load_profile("ohmgrad")
+    hypothesis.register_random(TORCH)
 
 
 def pytest_report_header() -> str:
@@ -45,6 +57,12 @@ def seed() -> int:
 def rng(seed: int, request: pytest.FixtureRequest) -> np.random.Generator:
     """NumPy generator of this test alone: its numbers depend on the seed and the test's name."""
     return np.random.default_rng([seed, zlib.crc32(request.node.nodeid.encode())])
+
+
+@pytest.fixture(autouse=True)
+def _torch_seed(seed: int, request: pytest.FixtureRequest) -> None:
+    """torch's generator at a place of this test's own: what is made without a seed draws from it."""
+    torch.manual_seed(zlib.crc32(f"{seed} {request.node.nodeid}".encode()))
 
 
 @pytest.fixture(scope="session")

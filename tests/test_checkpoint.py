@@ -357,7 +357,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "is a pickle, as torch.save writes it"),
     "other safetensors": (lambda p: save_file({"a": torch.zeros(2)}, p), "no ohmgrad checkpoint"),
     "other format": (set_metadata(format="other"), "no ohmgrad checkpoint"),
-    "newer version": (set_metadata(version="2"), "needs a newer ohmgrad: its version is '2', this one reads 1"),
+    "newer version": (set_metadata(version="3"), "needs a newer ohmgrad: its version is '3', this one reads 2"),
+    "older version": (set_metadata(version="1"), "is of an older ohmgrad: its version is '1', this one reads 2"),
     "no version": (set_metadata(version="x" * 1000), "needs a newer ohmgrad: its version is 'xxxxxxxxxxxxxxxxxxxx'"),
     "wrong digest": (set_metadata(is_signed=False, digest="0" * 64), "is damaged: its content"),
     "a number that changed": (spoil_tensor, "is damaged: its content does not have the digest"),
@@ -366,7 +367,13 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "content deep": (set_metadata(content="[" * 100_000), "is damaged: "),
     "content of unknown kind": (set_metadata(content='{"model": {"set": []}}'), "is damaged: 'set'"),
     "content without its tensor": (set_metadata(content='{"model": {"tensor": "x"}}'), "is damaged: 'x'"),
-    "no model": (edit(model=None), "is damaged: it needs the sections model, versions, random, extra"),
+    "no model": (edit(model=None), "is damaged: it needs the sections model, versions, hardware, random, extra"),
+    "no hardware": (edit(hardware=None), "is damaged: it needs the sections"),
+    "hardware that is none": (edit(hardware=[1]), "is damaged: it needs the sections"),
+    "hardware of something else": (
+        edit(hardware={"0.tile": [torch.ones(2)]}),
+        r"is of another model: 0\.tile is \[tensor\(.* in the file and Tile in the model",
+    ),
     "no random state": (edit(random=None), "is damaged: it needs the sections"),
     "a model that is none": (edit(model=[1]), "is damaged: it needs the sections"),
     "a random state that is none": (edit(random={"cpu": torch.zeros(3), "cuda": []}), "does not fit: "),
@@ -446,7 +453,14 @@ OTHERS: dict[str, tuple[Callable[[], Run], str]] = {
         lambda: start(schedule="MultiStepLR"),
         "the state of StepLR, but the scheduler is MultiStepLR",
     ),
-    "other algorithm": (lambda: start(algorithm="Analog SGD"), r"it lacks 0\.tile\.state\.bar\."),
+    "other algorithm": (
+        lambda: start(algorithm="Analog SGD"),
+        r"algorithm of 0\.tile is TikiTaka in the file and AnalogSGD in the model; load\(\.\.\., other_hardware=True\)",
+    ),
+    "other update": (
+        lambda: start(update="pulsed"),
+        r"update of 0\.tile\.state\.slow is ExpectedUpdate in the file and PulsedUpdate in the model",
+    ),
     "other network": (lambda: Run(nn.Linear(2, 2), None), "it lacks bias and 1 more"),
 }
 

@@ -4,7 +4,8 @@ The tensors of all state dicts are the file's tensors; everything else is JSON i
 
     format    "ohmgrad checkpoint"
     version   of this layout, a whole number
-    content   the sections model, versions (of its modules), random, extra, optimizer, scheduler, as `packing` has them
+    content   the sections model, versions (of its modules), hardware (devices and settings, as `described` has them),
+              random, extra, optimizer, scheduler, as `packing` has them
     digest    SHA-256 of content and tensors, so that a file that was damaged is not taken for a run
 """
 
@@ -25,12 +26,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ohmgrad.crossbar.described import differences, hardware, shown
 from ohmgrad.files import write
 from ohmgrad.optim import AnalogOptimizer
 from ohmgrad.packing import pack, unpack
 
-FORMAT, VERSION = "ohmgrad checkpoint", 1
-SECTIONS = ("model", "versions", "random", "extra")
+FORMAT, VERSION = "ohmgrad checkpoint", 2
+SECTIONS = ("model", "versions", "hardware", "random", "extra")
 # How torch.save's files start, new and old: the old ones with the version of the protocol.
 PICKLES = (b"PK\x03\x04", *(bytes([0x80, n]) for n in range(2, 6)))
 
@@ -42,7 +44,7 @@ def save(
     scheduler: LRScheduler | None = None,
     **extra: Any,
 ) -> None:
-    """Write a run to one file: the state dicts, the state of torch's random generators, and what `extra` names.
+    """Write a run to one file: the state dicts, what the hardware is, torch's random generators, and `extra`.
 
     The file appears whole or not at all. Call it between `optimizer.step()` and the next backward pass: gradients, and
     updates that wait on tiles, are not kept. Tensors that share memory are written once for each name.
@@ -58,7 +60,7 @@ def save(
     path, tensors = Path(path), {}
     state = model.state_dict()
     sections: dict[str, Any] = {"model": state, "versions": dict(getattr(state, "_metadata", {}))}
-    sections |= {"random": _random_state(), "extra": extra}
+    sections |= {"hardware": hardware(model), "random": _random_state(), "extra": extra}
     if optimizer is not None:
         names = _parameter_names(model, optimizer)
         sections["optimizer"] = {"kind": _kind(optimizer), "parameters": names, "state": optimizer.state_dict()}
@@ -78,7 +80,12 @@ def save(
 
 
 def load(
-    path: str | Path, model: nn.Module, optimizer: Optimizer | None = None, scheduler: LRScheduler | None = None
+    path: str | Path,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    *,
+    other_hardware: bool = False,
 ) -> dict[str, Any]:
     """Go on from a file of `save`: fill model, optimizer and scheduler, and set torch's random generators.
 
@@ -88,16 +95,21 @@ def load(
 
     Args:
         model, optimizer, scheduler: built as those that were saved.
+        other_hardware: take the states alone, also where devices, updates, periphery, mapping or settings of the
+            algorithm are others in the model than in the file.
 
     Returns:
         What `save` was given as `extra`.
 
     Raises:
-        ValueError: the file is no checkpoint, damaged, of a newer version, or of another model, optimizer or scheduler.
+        ValueError: the file is no checkpoint, damaged, of another version, or of another model, other hardware, another
+            optimizer or scheduler; the message names the first thing that differs.
         OSError: it cannot be read.
     """
     path = Path(path)
     saved = _read(path)
+    if not other_hardware:
+        _check_hardware(path, saved["hardware"], hardware(model))
     _check_model(path, saved["model"], model.state_dict())
     if optimizer is not None:
         _check_kind(path, saved, "optimizer", optimizer)
@@ -130,7 +142,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is a safetensors file, but no ohmgrad checkpoint")
     version, content = metadata.get("version", ""), metadata.get("content", "")
     if version != str(VERSION):
-        raise ValueError(f"{path} needs a newer ohmgrad: its version is {version[:20]!r}, this one reads {VERSION}")
+        is_older = version.isdecimal() and len(version) < 9 and int(version) < VERSION
+        what = "is of an older ohmgrad" if is_older else "needs a newer ohmgrad"
+        raise ValueError(f"{path} {what}: its version is {version[:20]!r}, this one reads {VERSION}")
     if metadata.get("digest") != _digest(content, tensors):
         raise ValueError(f"{path} is damaged: its content does not have the digest that it states")
     try:
@@ -192,6 +206,16 @@ def _check_kind(path: Path, saved: dict[str, Any], name: str, part: Optimizer | 
         raise ValueError(f"{path} holds no state of {'an' if name == 'optimizer' else 'a'} {name}")
     if saved[name].get("kind") != _kind(part):
         raise ValueError(f"{path} holds the state of {saved[name].get('kind')}, but the {name} is {_kind(part)}")
+
+
+def _check_hardware(path: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """What only one of them has is left to `_check_model`: its states are missing too."""
+    for name in (name for name in own if name in saved):
+        for field, in_file, in_model in differences(saved[name], own[name]):
+            raise ValueError(
+                f"{path} is of another model: {' of '.join(filter(None, (field, name)))} is {shown(in_file)} in the "
+                f"file and {shown(in_model)} in the model; load(..., other_hardware=True) takes the states alone"
+            )
 
 
 def _check_model(path: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:

@@ -137,9 +137,27 @@ def normal(key: Key, counter: Tensor, dtype: torch.dtype = torch.float32) -> Ten
     return torch.where(counter & 1 == 1, odd, even).to(dtype)
 
 
-def seed_tensor(seed: int | Sequence[int], replicas: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """Seeds as an int64 tensor of the replica shape; one integer s becomes s, s + 1, ... over the replicas."""
+def fresh_seed() -> int:
+    """A seed from torch's default generator on the CPU, in [0, 2**62), so that seed + replica stays below 2**63.
+
+    >>> _ = torch.manual_seed(0)
+    >>> first, second = fresh_seed(), fresh_seed()
+    >>> _ = torch.manual_seed(0)
+    >>> first != second, first == fresh_seed()
+    (True, True)
+    """
+    return int(torch.randint(2**62, (), dtype=torch.int64, device="cpu"))  # whatever torch's default device is
+
+
+def seed_tensor(
+    seed: int | Sequence[int] | None, replicas: Sequence[int], device: torch.device | None = None
+) -> Tensor:
+    """Seeds as an int64 tensor of the replica shape; one integer s becomes s, s + 1, ... over the replicas.
+
+    seed: None draws s from torch's default generator, once, however many replicas there are.
+    """
     n = math.prod(replicas)
+    seed = fresh_seed() if seed is None else seed
     seeds = list(range(seed, seed + n)) if isinstance(seed, int) else [int(s) for s in seed]
     if len(seeds) != n:
         raise ValueError(f"seed needs one integer or one for each of the {n} replicas, got {len(seeds)}")

@@ -26,7 +26,7 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def crossbar(*shape: int, device=SPREAD, **options) -> Crossbar:
-    return Crossbar(shape, device=device, **{"dtype": torch.float64, **options})
+    return Crossbar(shape, device=device, **{"dtype": torch.float64, "seed": 0, **options})
 
 
 class TestByHand:

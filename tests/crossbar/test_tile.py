@@ -17,7 +17,7 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def tile(*shape: int, algorithm=None, device=None, **options) -> Tile:
     crossbar = {"device": device or Ideal(), **options.pop("crossbar", {})}
-    return Tile(gaussian(*shape), algorithm=algorithm or AnalogSGD(), crossbar=crossbar, **options)
+    return Tile(gaussian(*shape), algorithm=algorithm or AnalogSGD(), crossbar=crossbar, **{"seed": 0, **options})
 
 
 @pytest.mark.parametrize("replicas", [(), (2,)])

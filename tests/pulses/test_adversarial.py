@@ -19,7 +19,7 @@ NOISY = SoftBounds(dw_min=0.01, dw_min_ctoc=0.3, w_max_dtod=0.2, write_noise=1.0
 
 
 def crossbar(out: int, in_: int, device: Device = NOISY, update: PulsedUpdate = PULSED, **options) -> Crossbar:
-    return Crossbar((out, in_), device=device, update=update, **{"count_pulses": True, **options})
+    return Crossbar((out, in_), device=device, update=update, **{"count_pulses": True, "seed": 0, **options})
 
 
 def inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

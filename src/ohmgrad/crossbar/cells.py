@@ -26,7 +26,7 @@ class Cells(nn.Module):
 
     Args:
         shape: (out, in). cell: its devices and their rule.
-        seed: one integer or one for each replica, from which each member derives its own.
+        seed: one integer or one for each replica, from which each member derives its own. None draws one.
         weight: initial state; 0 if absent. options: of `Crossbar`, for every member.
     """
 
@@ -38,7 +38,7 @@ class Cells(nn.Module):
         shape: tuple[int, int],
         *,
         device: Cell,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         weight: Tensor | None = None,
         **options: Any,

@@ -54,7 +54,7 @@ def _replace_devices(bar: Crossbar, device: Device, params: Mapping[str, Any]) -
         del bar.persistent
     for name in bar._plane_names:
         del bar._buffers[f"device_{name}"]
-    bar._plane_names, bar._numbers, bar.device_model = [], {}, device
+    bar._plane_names, bar._numbers, bar.device_model, bar.devices = [], {}, device, [device]
     for name, value in params.items():
         if isinstance(value, Tensor):
             bar.register_buffer(f"device_{name}", value.to(bar.weight))

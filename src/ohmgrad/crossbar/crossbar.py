@@ -33,7 +33,7 @@ class Crossbar(nn.Module):
         device: the family and its parameters; a sequence of devices of one family gives one to each replica.
         update: how changes are made, `ExpectedUpdate()` or `PulsedUpdate()`.
         seed: one integer (replica r gets seed + r) or one for each replica. The device-to-device variation and every
-            later noise are functions of it.
+            later noise are functions of it. None draws one from torch's default generator.
         replicas: leading dimensions: independent crossbars that are read and written in one call.
         weight: initial state, (*replica, out, in) or (out, in), clipped to the devices' bounds; 0 if absent.
         dtype: float32 or float64.
@@ -67,7 +67,7 @@ class Crossbar(nn.Module):
         *,
         device: Device | Sequence[Device],
         update: ExpectedUpdate | PulsedUpdate | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         weight: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
@@ -81,8 +81,8 @@ class Crossbar(nn.Module):
             raise TypeError(f"Crossbar needs dtype float32 or float64, got {dtype}")
         if isinstance(update, PulsedUpdate) and shape[0] * shape[1] > 2**32:
             raise ValueError(f"PulsedUpdate needs at most 2**32 crosspoints, which 32 bits tell apart, got {shape}")
-        devices = elements.device_list(device)
-        self.device_model = devices[0]
+        self.devices = elements.device_list(device)  # of each replica, or the one of all
+        self.device_model = self.devices[0]
         self.update = update or ExpectedUpdate()
         self.shape = (int(shape[0]), int(shape[1]))
         self.replicas = tuple(replicas)
@@ -99,7 +99,7 @@ class Crossbar(nn.Module):
         self._accepted: tuple[Any, ...] | None = None  # shapes, dtypes and devices of x and d that need no second look
         self._plane_names: list[str] = []
         self._numbers: dict[str, Any] = {}  # and tables
-        for name, value in elements.draw_all(devices, seeds, self.shape, dtype).items():
+        for name, value in elements.draw_all(self.devices, seeds, self.shape, dtype).items():
             if isinstance(value, Tensor):
                 self.register_buffer(f"device_{name}", value)
                 self._plane_names.append(name)

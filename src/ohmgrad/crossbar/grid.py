@@ -22,7 +22,7 @@ def place(
     *,
     algorithm: Algorithm,
     crossbar: dict,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     mapping: Mapping | None = None,
     has_bias: bool = False,
 ) -> Tile | Grid:
@@ -55,7 +55,7 @@ class Grid(nn.Module):
         *,
         algorithm: Algorithm,
         crossbar: dict,
-        seed: int | Sequence[int],
+        seed: int | Sequence[int] | None,
         mapping: Mapping,
         has_bias: bool = False,
     ) -> None:

@@ -166,6 +166,7 @@ class Tile(nn.Module):
         algorithm: what to do with an update.
         crossbar: keyword arguments of `Crossbar` (device, update, periphery, count_pulses), seed and shape aside.
         seed: one integer, or one for each replica. Crossbar number k of the tile derives its own from it.
+            None draws one from torch's default generator.
         mapping: digital scales; `max_input_size` and `max_output_size` are up to `grid.place`.
         has_bias: the last column is a bias, for `ohmgrad.nn.function.read` to feed a 1.
     """
@@ -180,7 +181,7 @@ class Tile(nn.Module):
         *,
         algorithm: Algorithm,
         crossbar: dict,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         mapping: Mapping | None = None,
         has_bias: bool = False,
     ) -> None:

@@ -22,7 +22,7 @@ from ohmgrad.pulses.settings import PulsedUpdate
 
 @torch.no_grad()
 def zero_shift(
-    bar: Crossbar, n_pulses: int, *, order: Literal["alternating", "random"] = "alternating", seed: int = 0
+    bar: Crossbar, n_pulses: int, *, order: Literal["alternating", "random"] = "alternating", seed: int | None = None
 ) -> Tensor:
     """Bring all devices near their symmetric points.
 
@@ -31,6 +31,7 @@ def zero_shift(
         n_pulses: pulses to each device.
         order: up and down in turn; or the sign of each pulse at random, that of its row times that of its column, from
             the seed.
+        seed: of random signs; None draws it from torch's default generator.
 
     Returns:
         The states reached, (*replica, out, in): the reference R. `bar.read(x, bar.weight - R)` reads against it.
@@ -47,6 +48,8 @@ def zero_shift(
         raise ValueError(f"n_pulses needs a whole number >= 0, got {n_pulses}")
     if order not in ("alternating", "random"):
         raise ValueError(f"order needs 'alternating' or 'random', got {order!r}")
+    if seed is None:
+        seed = random.fresh_seed() if order == "random" else 0  # signs in turn need none
     for k in range(n_pulses):
         if order == "alternating":
             one_pulse(bar, up=k % 2 == 0)

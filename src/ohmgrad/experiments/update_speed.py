@@ -290,7 +290,7 @@ def _measure_all(rows: list[Row], settings: SpeedSettings, peer: Peer | None, fo
         if bar is None or made != (row.family, row.shape, row.dw_min):
             bar = None  # frees the one before
             made = (row.family, row.shape, row.dw_min)
-            bar = Crossbar(row.shape, device=catalog.find(row.family, **row.fields()), update=PulsedUpdate())
+            bar = Crossbar(row.shape, device=catalog.find(row.family, **row.fields()), update=PulsedUpdate(), seed=0)
             if peer and is_theirs:
                 fields = {PEER_NAMES.get(k, k): v for k, v in row.fields().items()}
                 peer.ask("make", family=row.family, fields=fields, out=row.shape[0], lr=LR, **{"in": row.shape[1]})

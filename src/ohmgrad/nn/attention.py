@@ -25,7 +25,7 @@ class AnalogMultiheadAttention(nn.Module):
         embed_dim, num_heads, dropout, bias, add_zero_attn, kdim, vdim, batch_first: as in torch's layer, whose
             initialisation is used.
         add_bias_kv: not on tiles; only False.
-        seed: of the tiles; one integer or one for each replica.
+        seed: of the tiles; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weights, inputs and outputs; masks may have them.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
@@ -57,7 +57,7 @@ class AnalogMultiheadAttention(nn.Module):
         vdim: int | None = None,
         batch_first: bool = False,
         *,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # as in AnalogLinear
@@ -73,7 +73,7 @@ class AnalogMultiheadAttention(nn.Module):
         layers: Sequence[nn.MultiheadAttention],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> AnalogMultiheadAttention:
         """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
@@ -85,7 +85,7 @@ class AnalogMultiheadAttention(nn.Module):
         self,
         layers: Sequence[nn.MultiheadAttention],
         hardware: Hardware,
-        seed: int | Sequence[int],
+        seed: int | Sequence[int] | None,
         replicas: Sequence[int],
     ) -> None:
         layer, self.replicas = layers[0], tuple(replicas)

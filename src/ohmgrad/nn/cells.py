@@ -31,7 +31,7 @@ class AnalogCell(Gated):
 
     Args:
         *args, **options: as in torch's cell, whose initialisation is used; and the fields of `ohmgrad.nn.Hardware`.
-        seed: of the tiles; one integer or one for each replica.
+        seed: of the tiles; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weights, inputs and states.
 
     Raises:
@@ -41,7 +41,11 @@ class AnalogCell(Gated):
     digital: ClassVar[type[nn.RNNCell] | type[nn.GRUCell] | type[nn.LSTMCell]]
 
     def _place(
-        self, layers: Sequence[nn.RNNCellBase], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self,
+        layers: Sequence[nn.RNNCellBase],
+        hardware: Hardware,
+        seed: int | Sequence[int] | None,
+        replicas: Sequence[int],
     ) -> None:
         first, self.replicas = layers[0], tuple(replicas)
         self.input_size, self.hidden_size, self.bias = first.input_size, first.hidden_size, first.bias

@@ -29,7 +29,7 @@ class AnalogConv(nn.Module):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in torch's
             layer, whose initialisation is used.
-        seed: of the tile; one integer or one for each replica.
+        seed: of the tile; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weight, bias, inputs and outputs.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
@@ -55,7 +55,7 @@ class AnalogConv(nn.Module):
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         *,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # as in AnalogLinear
@@ -71,7 +71,7 @@ class AnalogConv(nn.Module):
         layers: Sequence[Convolution],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> Self:
         """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
@@ -80,7 +80,11 @@ class AnalogConv(nn.Module):
         return layer
 
     def _place(
-        self, layers: Sequence[Convolution], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self,
+        layers: Sequence[Convolution],
+        hardware: Hardware,
+        seed: int | Sequence[int] | None,
+        replicas: Sequence[int],
     ) -> None:
         first = layers[0]
         self.in_channels, self.out_channels, self.groups = first.in_channels, first.out_channels, first.groups

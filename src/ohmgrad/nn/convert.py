@@ -53,7 +53,7 @@ def convert(
     device: Device | Sequence[Device] | Cell | None = None,
     algorithm: Algorithm | None = None,
     update: ExpectedUpdate | PulsedUpdate | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     replicas: bool | None = None,
     count_pulses: bool = False,
     periphery: Periphery | None = None,
@@ -75,7 +75,8 @@ def convert(
         update: `ExpectedUpdate()` by default.
         seed: one integer s (replica r gets s + r), or one for each replica; layer k derives its own from it, so a
             replica draws the same numbers as a model converted alone with its seed, and no layer's numbers depend
-            on rules.
+            on rules. None draws s from torch's default generator, so that two calls differ and `torch.manual_seed`
+            repeats a run.
         replicas: whether shapes have a replica dimension in front; by default where a sequence of several is given.
         count_pulses: keep the pulses that reached each crosspoint.
         periphery: converters and noise of reads; ideal reads by default.

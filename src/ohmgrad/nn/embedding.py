@@ -22,7 +22,7 @@ class AnalogEmbedding(nn.Module):
 
     Args:
         num_embeddings, embedding_dim, padding_idx: as in `torch.nn.Embedding`, whose initialisation is used.
-        seed: of the tile; one integer or one for each replica.
+        seed: of the tile; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weight, indices and outputs.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
@@ -45,7 +45,7 @@ class AnalogEmbedding(nn.Module):
         embedding_dim: int,
         padding_idx: int | None = None,
         *,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # as in AnalogLinear
@@ -62,7 +62,7 @@ class AnalogEmbedding(nn.Module):
         layers: Sequence[nn.Embedding],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> AnalogEmbedding:
         """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
@@ -71,7 +71,11 @@ class AnalogEmbedding(nn.Module):
         return layer
 
     def _place(
-        self, layers: Sequence[nn.Embedding], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self,
+        layers: Sequence[nn.Embedding],
+        hardware: Hardware,
+        seed: int | Sequence[int] | None,
+        replicas: Sequence[int],
     ) -> None:
         first = layers[0]
         for name, default in REFUSED.items():

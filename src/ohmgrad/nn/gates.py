@@ -67,7 +67,7 @@ class Gated(nn.Module):
     def __init__(
         self,
         *args: Any,  # torch's own have no narrower signature
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **options: Any,
@@ -83,7 +83,7 @@ class Gated(nn.Module):
         layers: Sequence[Any],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> Self:
         """One of replicas from as many digital ones, or from one; what is frozen stays frozen."""
@@ -93,7 +93,7 @@ class Gated(nn.Module):
 
     @abstractmethod
     def _place(
-        self, layers: Sequence[Any], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self, layers: Sequence[Any], hardware: Hardware, seed: int | Sequence[int] | None, replicas: Sequence[int]
     ) -> None:
         """Sizes and mode of the digital ones, and their weights on tiles."""
 
@@ -102,7 +102,7 @@ def place_all(
     layer: nn.Module,
     layers: Sequence[nn.Module],
     hardware: Hardware,
-    seed: int | Sequence[int],
+    seed: int | Sequence[int] | None,
     replicas: Sequence[int],
 ) -> None:
     """Give a layer a tile for each weight of torch's layers, and its bias."""

@@ -66,10 +66,10 @@ class Hardware:
         rest = {name: value for name, value in options.items() if name not in own}
         return cls(**{name: value for name, value in options.items() if name in own}), rest
 
-    def tile(self, weight: Tensor, *, seed: int | Sequence[int] = 0, has_bias: bool = False) -> Tile | Grid:
+    def tile(self, weight: Tensor, *, seed: int | Sequence[int] | None = None, has_bias: bool = False) -> Tile | Grid:
         """A tile, or a grid of them, that starts at `weight`, (*replica, out, in), where the weight lies.
 
-        seed: one, or one for each replica. has_bias: the last column is a bias.
+        seed: one, or one for each replica; None draws one. has_bias: the last column is a bias.
         """
         tile = place(
             weight.detach().cpu(),
@@ -82,7 +82,7 @@ class Hardware:
         return tile.to(weight.device)
 
     def affine(
-        self, weight: Tensor, bias: nn.Parameter | None, *, is_trained: bool, seed: int | Sequence[int] = 0
+        self, weight: Tensor, bias: nn.Parameter | None, *, is_trained: bool, seed: int | Sequence[int] | None = None
     ) -> tuple[Tile | Grid, nn.Parameter | None]:
         """A tile for a matrix and, where the mapping says so, its bias; and the bias where it stays digital.
 

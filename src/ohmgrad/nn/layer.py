@@ -21,7 +21,7 @@ class AnalogLayer(Protocol):
 
     @classmethod
     def from_digital(
-        cls, layers: Sequence[Any], *, hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        cls, layers: Sequence[Any], *, hardware: Hardware, seed: int | Sequence[int] | None, replicas: Sequence[int]
     ) -> nn.Module:
         """One layer of replicas from as many digital layers, or from one if `replicas` is ()."""
         ...
@@ -85,7 +85,7 @@ def of_replica(
     }
 
 
-def child_seeds(seed: int | Sequence[int], replicas: Sequence[int], n: int) -> list[list[int]]:
+def child_seeds(seed: int | Sequence[int] | None, replicas: Sequence[int], n: int) -> list[list[int]]:
     """Seeds of a layer's n tiles, each one for every replica (or a single one), from the layer's own."""
     seeds = random.seed_tensor(seed, replicas)
     return [random.derive(seeds, k).flatten().tolist() for k in range(n)]

@@ -19,7 +19,7 @@ class AnalogLinear(nn.Module):
 
     Args:
         in_features, out_features, bias: as in `torch.nn.Linear`, whose initialisation is used.
-        seed: of the tile; one integer or one for each replica.
+        seed: of the tile; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weight, bias, inputs and outputs.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
@@ -37,7 +37,7 @@ class AnalogLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         *,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # Hardware refuses what is no field of it, and its next field needs no line here
@@ -52,7 +52,7 @@ class AnalogLinear(nn.Module):
         layers: Sequence[nn.Linear],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> AnalogLinear:
         """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
@@ -61,7 +61,7 @@ class AnalogLinear(nn.Module):
         return layer
 
     def _place(
-        self, layers: Sequence[nn.Linear], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self, layers: Sequence[nn.Linear], hardware: Hardware, seed: int | Sequence[int] | None, replicas: Sequence[int]
     ) -> None:
         first = layers[0]
         self.in_features, self.out_features = first.in_features, first.out_features

@@ -34,7 +34,7 @@ class AnalogRecurrent(Gated):
 
     Args:
         *args, **options: as in torch's layer, whose initialisation is used; and the fields of `ohmgrad.nn.Hardware`.
-        seed: of the tiles; one integer or one for each replica.
+        seed: of the tiles; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weights, inputs, outputs and states.
 
     Raises:
@@ -44,7 +44,11 @@ class AnalogRecurrent(Gated):
     digital: ClassVar[type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]]
 
     def _place(
-        self, layers: Sequence[nn.RNNBase], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self,
+        layers: Sequence[nn.RNNBase],
+        hardware: Hardware,
+        seed: int | Sequence[int] | None,
+        replicas: Sequence[int],
     ) -> None:
         first, self.replicas = layers[0], tuple(replicas)
         self.mode, self.input_size, self.hidden_size = first.mode, first.input_size, first.hidden_size

@@ -40,7 +40,7 @@ def distances(settings: Settings) -> Tensor:
     tau = settings.tau
     w_star = torch.tensor(settings.shares, dtype=torch.float64) * tau
     start = torch.tensor([[-0.9], [0.9]], dtype=torch.float64).expand(-1, len(w_star)) * tau
-    tile = Tile(start, algorithm=AnalogSGD(), crossbar={"device": asymmetric_linear(tau)})
+    tile = Tile(start, algorithm=AnalogSGD(), crossbar={"device": asymmetric_linear(tau)}, seed=settings.seed)
     rows = [w_star - tile.weight]
     for _ in range(settings.steps):
         tile.algorithm.update(tile.state, Dense(-rows[-1]), settings.lr)

@@ -40,7 +40,7 @@ QUICK = Settings(betas=(0.5, 0.1), draws=600_000)
 def steps(algorithm: AnalogSGD | TikiTaka, noise: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Change of the slow crossbar by one step for pairs of opposite noise: their mean, and half of their difference."""
     weight = torch.full_like(noise, settings.w)
-    tile = Tile(weight, algorithm=algorithm, crossbar={"device": asymmetric_linear(settings.tau)})
+    tile = Tile(weight, algorithm=algorithm, crossbar={"device": asymmetric_linear(settings.tau)}, seed=settings.seed)
     tile.algorithm.update(tile.state, Dense(noise), settings.alpha)
     first, second = (tile.weight - weight).flatten().chunk(2)
     return (first + second) / 2.0, (first - second) / 2.0

@@ -48,7 +48,7 @@ def fast_only(gamma: float, fast_lr: float) -> TikiTaka:
 
 def held(gamma: float, slow: Tensor, device: Device, w_star: float = 0.3) -> Tensor:
     """P at rest for each state of the slow crossbar, (1, n), without noise."""
-    tile = Tile(slow, algorithm=fast_only(gamma, 0.5), crossbar={"device": device})
+    tile = Tile(slow, algorithm=fast_only(gamma, 0.5), crossbar={"device": device}, seed=0)
     for _ in range(round(80 / gamma)):
         tile.algorithm.update(tile.state, Dense(tile.weight - w_star), 1.0)
     return tile.state.fast.weight.clone()
@@ -59,7 +59,8 @@ def saturated(settings: Settings, g: float) -> Tensor:
     generator, shape = torch.Generator().manual_seed(settings.seed), (settings.side, settings.side)
     device = asymmetric_linear(settings.tau)
     algorithm = fast_only(0.0, settings.fast_lr)
-    tile = Tile(torch.zeros(shape, dtype=torch.float64), algorithm=algorithm, crossbar={"device": device})
+    weight = torch.zeros(shape, dtype=torch.float64)
+    tile = Tile(weight, algorithm=algorithm, crossbar={"device": device}, seed=settings.seed)
     time = settings.tau / (settings.fast_lr * modulus(g, settings.sigma))
     for _ in range(round(10 * time)):
         noise = settings.sigma * torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -46,9 +46,8 @@ def states(settings: Settings, cases: list[tuple[float, float]], g: float) -> tu
     sigma = torch.tensor([s for s, _ in cases], dtype=torch.float64)[:, None, None]
     devices = [asymmetric_linear(tau) for _, tau in cases]
     algorithm = fast_only(0.0, settings.fast_lr)
-    tile = Tile(
-        torch.zeros(2, *shape, dtype=torch.float64).flatten(0, 1), algorithm=algorithm, crossbar={"device": devices * 2}
-    )
+    weight = torch.zeros(2, *shape, dtype=torch.float64).flatten(0, 1)
+    tile = Tile(weight, algorithm=algorithm, crossbar={"device": devices * 2}, seed=settings.seed)
     n = round(5 * max(tau / modulus(g, s) for s, tau in cases) / settings.fast_lr)  # five of the slowest time constants
     totals = torch.zeros(2, 2, *shape, dtype=torch.float64)
     for k in range(2 * n):

@@ -69,7 +69,7 @@ def scattered(settings: Settings, dw_min: float) -> Tensor:
 
 def _crossbar(settings: Settings, dw_min: float, start: float, shape: tuple[int, int]) -> Crossbar:
     weight = torch.full(shape, start, dtype=torch.float64)
-    return Crossbar(shape, device=linear(settings.c, dw_min), weight=weight, dtype=torch.float64)
+    return Crossbar(shape, device=linear(settings.c, dw_min), seed=settings.seed, weight=weight, dtype=torch.float64)
 
 
 def run(settings: Settings) -> Verdict:
