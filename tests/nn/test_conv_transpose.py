@@ -244,6 +244,7 @@ def test_wrong_inputs(shape, options, message):
     ("options", "message"),
     [
         ({"output_padding": 1}, r"0 <= output_padding < the larger of stride and dilation, got \(1, 1\), \(1, 1\)"),
+        ({"padding": "same"}, "AnalogConvTranspose2d needs numbers as padding, got 'same'"),
         ({"padding": -1}, r"needs padding >= 0, .* got \(-1, -1\)"),
         ({"stride": 0}, r"stride >= 1 .* got \(0, 0\), \(0, 0\) and \(1, 1\)"),
         ({"padding_mode": "circular"}, 'Only "zeros" padding mode is supported'),

@@ -67,7 +67,9 @@ def test_the_gradient_of_weights_of_samples_is_torchs(drawn):
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_several_steps_with_gathered_batches(mode, mapping):
     torch.manual_seed(0)
-    digital = nn.Sequential(nn.EmbeddingBag(7, 5, mode=mode, padding_idx=3), nn.Tanh(), nn.Linear(5, 2, bias=False)).double()
+    digital = nn.Sequential(
+        nn.EmbeddingBag(7, 5, mode=mode, padding_idx=3), nn.Tanh(), nn.Linear(5, 2, bias=False)
+    ).double()
     analog = convert(digital, device=Ideal(), mapping=MAPPINGS[mapping])
     draw = torch.Generator().manual_seed(0)
     batches = [torch.randint(7, (1 + k % 3, 4), generator=draw) for k in range(8)]

@@ -93,7 +93,8 @@ class AnalogConvTranspose(nn.Module):
         first = layers[0]
         self.in_channels, self.out_channels, self.groups = first.in_channels, first.out_channels, first.groups
         self.kernel_size, self.stride, self.dilation = first.kernel_size, first.stride, first.dilation
-        self.padding, self.output_padding, self.padding_mode = first.padding, first.output_padding, first.padding_mode
+        self.padding: Any = first.padding  # numbers; torch's type has the words of a convolution too
+        self.output_padding, self.padding_mode = first.output_padding, first.padding_mode
         self._check_options()
         self.replicas = tuple(replicas)
         for_kernel, for_bias = child_seeds(seed, replicas, 2)
@@ -115,9 +116,11 @@ class AnalogConvTranspose(nn.Module):
         self.train(first.training)
 
     def _check_options(self) -> None:
+        if any(isinstance(padding, str) for padding in self.padding):
+            raise ValueError(f"{type(self).__name__} needs numbers as padding, got {''.join(self.padding)!r}")
         sizes = zip(self.padding, self.output_padding, self.stride, self.dilation, strict=True)
         for padding, output_padding, stride, dilation in sizes:
-            if isinstance(padding, str) or padding < 0 or stride < 1 or dilation < 1:
+            if padding < 0 or stride < 1 or dilation < 1:
                 raise ValueError(
                     f"{type(self).__name__} needs padding >= 0, stride >= 1 and dilation >= 1, got "
                     f"{self.padding}, {self.stride} and {self.dilation}"
