@@ -194,6 +194,15 @@ def test_wrong_inputs(inputs, error, message):
         AnalogEmbeddingBag(6, 3, device=Ideal())(*inputs)
 
 
+@pytest.mark.parametrize(
+    ("index", "offsets"), [(of(0, 6, 2), of(0, 2)), (of(0, -1, 2), of(0, 2)), (of(0, 1, 2), of(1, 2))], ids=str
+)
+def test_a_graph_refuses_wrong_numbers_too(index, offsets):
+    layer = AnalogEmbeddingBag(6, 3, device=Ideal())
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        torch.compile(layer, fullgraph=True, backend="aot_eager")(index, offsets)
+
+
 @pytest.mark.parametrize("offsets", [of(0, 2), of(0, 1, 4), torch.zeros(0, dtype=torch.int64)], ids=str)
 def test_the_last_offset_is_the_number_of_indices(offsets):
     # torch takes fewer, and then reads and trains different places.
