@@ -40,6 +40,23 @@ class Large(nn.Module):
         return self.conv((h + self.attention(h, h, h)[0]).mT)
 
 
+class Decoder(nn.Module):
+    """Bags in each mode, and transposed convolutions with a bias and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags = nn.ModuleList(nn.EmbeddingBag(7, 6, mode=mode, padding_idx=1) for mode in ("sum", "mean", "max"))
+        self.up, self.out = (
+            nn.ConvTranspose1d(6, 4, 3, stride=2),
+            nn.ConvTranspose2d(4, 2, (1, 2), groups=2, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums, offsets = self.bags[0](x, x.new_tensor([0, 2, 2]), x / 4.0), x.new_tensor([0, 1, 3])
+        h = torch.stack([sums, self.bags[1](x, offsets), self.bags[2](x, offsets)], -1)
+        return self.out(torch.tanh(self.up(h)).unsqueeze(-2))
+
+
 def trained(net: nn.Module, mapping: Mapping | None, **options) -> list[dict[str, Tensor]]:
     """State dicts of a model and of its compiled twin, after three steps."""
     torch.manual_seed(0)
@@ -62,9 +79,14 @@ def test_one_graph_bit_by_bit():
     assert not [name for name in a if not torch.equal(a[name], b[name])]
 
 
+def test_bags_and_transposed_convolutions_bit_by_bit():
+    a, b = trained(Decoder(), MAPPING, backend="aot_eager")
+    assert not [name for name in a if not torch.equal(a[name], b[name])]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mapping", [None, MAPPING], ids=["plain", "all"])
-@pytest.mark.parametrize("net", [Small, Large])
+@pytest.mark.parametrize("net", [Small, Large, Decoder])
 def test_generated_code(net, mapping):
     # Its sums have other roundings, which converters may make steps of; so in the mean.
     a, b = trained(net(), mapping)

@@ -21,7 +21,22 @@ CASES: dict[type[nn.Module], list[Case]] = {
     nn.Conv1d: [case(nn.Conv1d, 3, 4, 3, padding="same", inputs=(x,))],
     nn.Conv2d: [case(nn.Conv2d, 4, 6, (3, 2), stride=2, padding=1, groups=2, inputs=(gaussian(2, 4, 6, 5),))],
     nn.Conv3d: [case(nn.Conv3d, 2, 3, 2, dilation=2, bias=False, inputs=(gaussian(2, 2, 4, 3, 5),))],
+    nn.ConvTranspose1d: [case(nn.ConvTranspose1d, 3, 4, 3, stride=2, padding=1, output_padding=1, inputs=(x,))],
+    nn.ConvTranspose2d: [
+        case(nn.ConvTranspose2d, 4, 6, (3, 2), stride=2, padding=1, groups=2, inputs=(gaussian(2, 4, 6, 5),))
+    ],
+    nn.ConvTranspose3d: [
+        case(nn.ConvTranspose3d, 2, 3, 2, dilation=2, bias=False, inputs=(gaussian(2, 2, 4, 3, 5),)),
+    ],
     nn.Embedding: [case(nn.Embedding, 7, 4, padding_idx=2, inputs=(torch.tensor([[1, 2, 6], [2, 1, 1]]),))],
+    nn.EmbeddingBag: [
+        case(nn.EmbeddingBag, 7, 4, padding_idx=2, inputs=(torch.tensor([[1, 2, 6], [2, 1, 1]]),)),
+        case(
+            nn.EmbeddingBag, 7, 4, mode="sum",
+            inputs=(torch.tensor([1, 0, 6, 1, 1, 5]), torch.tensor([0, 0, 2, 6]), gaussian(6)),
+        ),
+        case(nn.EmbeddingBag, 7, 4, mode="max", inputs=(torch.tensor([4, 4, 6, 0]), torch.tensor([0, 3]))),
+    ],
     nn.RNN: [case(nn.RNN, 6, 4, nonlinearity="relu", inputs=(x,))],
     nn.GRU: [case(nn.GRU, 6, 4, num_layers=2, batch_first=True, inputs=(x,))],
     nn.LSTM: [

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
-from ohmgrad.nn.windows import rows
+from ohmgrad.nn.windows import rows, seen
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -132,12 +132,7 @@ class AnalogConv(nn.Module):
 
     def windows(self, x: Tensor) -> Tensor:
         """What the kernel sees: (batch, in, *size) to (batch, in, *positions, *kernel), a view of the padded input."""
-        x = self._padded(x)
-        for dim, (size, stride, dilation) in enumerate(
-            zip(self.kernel_size, self.stride, self.dilation, strict=True), start=2
-        ):
-            x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-        return x
+        return seen(self._padded(x), self.kernel_size, self.stride, self.dilation)
 
     def _padded(self, x: Tensor) -> Tensor:
         if any(self._pads):

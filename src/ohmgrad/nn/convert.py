@@ -20,7 +20,9 @@ from ohmgrad.nn import fused, hooks
 from ohmgrad.nn.attention import AnalogMultiheadAttention
 from ohmgrad.nn.cells import AnalogGRUCell, AnalogLSTMCell, AnalogRNNCell
 from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
+from ohmgrad.nn.conv_transpose import AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d
 from ohmgrad.nn.embedding import AnalogEmbedding
+from ohmgrad.nn.embedding_bag import AnalogEmbeddingBag
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import AnalogLayer
 from ohmgrad.nn.linear import AnalogLinear
@@ -34,7 +36,11 @@ LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
     nn.Conv1d: AnalogConv1d,
     nn.Conv2d: AnalogConv2d,
     nn.Conv3d: AnalogConv3d,
+    nn.ConvTranspose1d: AnalogConvTranspose1d,
+    nn.ConvTranspose2d: AnalogConvTranspose2d,
+    nn.ConvTranspose3d: AnalogConvTranspose3d,
     nn.Embedding: AnalogEmbedding,
+    nn.EmbeddingBag: AnalogEmbeddingBag,
     nn.RNN: AnalogRNN,
     nn.GRU: AnalogGRU,
     nn.LSTM: AnalogLSTM,

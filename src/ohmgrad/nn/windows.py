@@ -1,12 +1,14 @@
-"""What the kernel of a convolution sees at each position, as rows of a matrix, and the way back: loops for CPUs.
+"""What the kernel of a convolution sees at each position, as rows of a matrix, and the way back.
 
-torch's views do the same (`AnalogConv.windows`), but are copied number by number.
+Loops for CPUs, and torch's views for the rest, which do the same but are copied number by number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -19,13 +21,50 @@ from ohmgrad.pulses.numba_target import specialised
 WIDTH, IS_BACK = 1, False  # of a template: the kernel's last size, and whether rows are added to what they came from
 
 
+def seen(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
+    """What a kernel sees: (batch, channels, *size) as (batch, channels, *positions, *kernel), a view."""
+    for dim, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(dim, gap * (size - 1) + 1, step)[..., ::gap]
+    return x
+
+
 def rows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> tuple[Tensor, list[int]]:
     """Padded input (batch, in, *size), on a CPU, as (batch * positions, in * kernel), differentiable; the positions."""
-    sizes, steps, gaps = x.shape[2:], tuple(stride), tuple(dilation)
-    positions = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(sizes, kernel, steps, gaps, strict=True)]
-    three = [1] * (3 - len(kernel))  # missing dimensions, in front
-    numbers = x.shape[:2], *((*three, *values) for values in (sizes, positions, kernel, steps, gaps))
-    return cast(Tensor, _Rows.apply(x, np.concatenate(numbers).astype(np.uint64))), positions
+    sizes = x.shape[2:]
+    positions = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)]
+    geometry = _geometry(x.shape[:2], sizes, positions, kernel, stride, dilation)
+    return cast(Tensor, _Rows.apply(x, geometry)), positions
+
+
+def folded(
+    parts: Tensor,
+    size: Sequence[int],
+    positions: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Rows (batch * positions, channels * kernel) added up where they came from: (batch, channels, *size).
+
+    The opposite of `rows`, differentiable; both ways give the same numbers to the bit.
+
+    >>> folded(torch.ones(2, 3), [4], [2], [3], [1], [1])
+    tensor([[[1., 2., 2., 1.]]])
+    """
+    shape = (parts.shape[0] // math.prod(positions), parts.shape[1] // math.prod(kernel))
+    is_plain = parts.device.type == "cpu" and parts.dtype in (torch.float32, torch.float64)
+    if is_plain and not torch.compiler.is_compiling():
+        geometry = _geometry(shape, size, positions, kernel, stride, dilation)
+        return cast(Tensor, _Folded.apply(parts, geometry)).reshape(*shape, *size)
+    n = len(kernel)
+    parts = parts.reshape(shape[0], *positions, shape[1], *kernel).movedim(1 + n, 1)
+    return cast(Tensor, _FoldedViews.apply(parts, tuple(size), tuple(stride), tuple(dilation)))
+
+
+def _geometry(shape: Sequence[int], *values: Sequence[int]) -> np.ndarray:
+    """As `move` takes it: batch and channels, then sizes, positions, kernel, stride and dilation."""
+    three = [1] * (3 - len(values[0]))  # missing dimensions, in front
+    return np.concatenate([shape, *((*three, *numbers) for numbers in values)]).astype(np.uint64)
 
 
 class _Rows(torch.autograd.Function):
@@ -43,6 +82,45 @@ class _Rows(torch.autograd.Function):
         dx = d.new_zeros(ctx.shape)
         _kernel(int(ctx.geometry[10]), True)(_flat(dx), _flat(d), ctx.geometry)
         return dx, None
+
+
+class _Folded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, geometry: np.ndarray) -> Tensor:
+        ctx.geometry, ctx.shape = geometry, parts.shape
+        x = parts.new_zeros(*geometry[:5].tolist())
+        _kernel(int(geometry[10]), True)(_flat(x), _flat(parts), geometry)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
+        out = d.new_empty(ctx.shape)
+        _kernel(int(ctx.geometry[10]), False)(_flat(d), _flat(out), ctx.geometry)
+        return out, None
+
+
+class _FoldedViews(torch.autograd.Function):
+    """The same of (batch, channels, *positions, *kernel); torch itself would copy d for each place of the kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, size: tuple[int, ...], stride: Any, dilation: Any) -> Tensor:
+        n = len(size)
+        positions, kernel = parts.shape[2 : 2 + n], parts.shape[2 + n :]
+        ctx.numbers = positions, kernel, stride, dilation
+        x = parts.new_zeros(*parts.shape[:2], *size)
+        # From the last place to the first, which is the order of positions, as the loops go.
+        for place in product(*(range(k - 1, -1, -1) for k in kernel)):
+            at = zip(place, positions, stride, dilation, strict=True)
+            under = x[(..., *(slice(k * gap, k * gap + (p - 1) * step + 1, step) for k, p, step, gap in at))]
+            under += parts[(..., *place)]
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]  # as above
+        positions, kernel, stride, dilation = ctx.numbers
+        windows = seen(d, kernel, stride, dilation)
+        return windows[(slice(None), slice(None), *(slice(p) for p in positions))], None, None, None
 
 
 def _flat(t: Tensor) -> np.ndarray:
