@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
-from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
 from ohmgrad import random
 from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
-from ohmgrad.nn import fused, hooks
+from ohmgrad.nn import fused, held, hooks
 from ohmgrad.nn.attention import AnalogMultiheadAttention
 from ohmgrad.nn.cells import AnalogGRUCell, AnalogLSTMCell, AnalogRNNCell
 from ohmgrad.nn.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
@@ -28,6 +28,7 @@ from ohmgrad.nn.layer import AnalogLayer
 from ohmgrad.nn.linear import AnalogLinear
 from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
 from ohmgrad.nn.rules import Rule
+from ohmgrad.nn.understood import READ_OUTSIDE, difference, patched
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
@@ -68,10 +69,11 @@ def convert(
 ) -> nn.Module:
     """The same model with its layers on tiles; the model given stays as it is.
 
-    Every layer of `LAYERS` becomes analog, unless a rule keeps it digital. Digital stay also subclasses with a forward
-    of their own, and layers whose weights are computed from other parameters (`torch.nn.utils.parametrize`,
-    weight_norm, pruning). `summary` lists what became of each. Forward and backward hooks of a layer go with it, those
-    of its parameters and of its state dict do not.
+    Every layer of `LAYERS` becomes analog, unless a rule keeps it digital, or it does something that torch's layer does
+    not: its class or the layer itself has another forward or other code, its weights are computed from other parameters
+    (`torch.nn.utils.parametrize`, weight_norm, pruning, weight dropping), or it holds more than torch's. `summary`
+    lists what became of each, and why. Forward and backward hooks of a layer go with it, those of its state dict do
+    not.
 
     Args:
         model: any module tree; a sequence of equally built ones becomes one model of replicas, each with the
@@ -92,7 +94,8 @@ def convert(
     Raises:
         ValueError: the models differ in structure, or hold layers that cannot be replicated; no layer becomes analog;
             a rule matches no layer; a layer has no device, no weights yet (lazy, or on the meta device), an option that
-            no tile can have, or a parameter that it shares with another layer.
+            no tile can have, or a parameter that it shares with another layer; a function or hook on a module holds
+            other parts of the model (a compiled forward, for one); a parameter has hooks on its gradient.
         TypeError: what is given is no module, device, algorithm and so on; a layer is neither float32 nor float64.
 
     >>> from ohmgrad.devices import Ideal
@@ -114,6 +117,8 @@ def convert(
     trees = [dict(m.named_modules()) for m in models]
     if any(list(tree) != list(trees[0]) for tree in trees):
         raise ValueError("convert needs models of equal structure as replicas, got different module names")
+    held.check_gradients(models[0])
+    held.check_functions(models[0], "convert")
     found = _find(trees[0])
     settings = {
         "device": device, "algorithm": algorithm, "update": update, "count_pulses": count_pulses,
@@ -141,7 +146,8 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
         replica: which one, of a model of replicas.
 
     Raises:
-        ValueError: a model of replicas without `replica`, or one without replicas and with it.
+        ValueError: a model of replicas without `replica`, or one without replicas and with it; a layer whose class or
+            instance has another forward; a function or hook on a module holds other parts of the model.
 
     >>> from ohmgrad.devices import Ideal
     >>> to_digital(convert(nn.Sequential(nn.Linear(3, 2)), device=Ideal()))
@@ -150,10 +156,14 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
     )
     """
     index = () if replica is None else (replica,)
+    held.check_functions(model, "to_digital")
     converted: dict[int, nn.Module] = {}
     done: list[str] = []
     for name, module in model.named_modules():
-        if isinstance(module, tuple(LAYERS.values())) and not _lies_inside(name, done):
+        kind = next((k for k in LAYERS.values() if isinstance(module, k)), None)
+        if kind is not None and not _lies_inside(name, done):
+            if reason := patched(module, kind):
+                raise ValueError(f"to_digital needs {kind.__name__} as it is, but {name!r} is not: {reason}; undo it")
             converted[id(module)] = module.to_digital(*index)
             done.append(name)
     digital = _copied(model, converted)
@@ -161,10 +171,35 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
     return digital
 
 
+def why_digital(module: nn.Module) -> str | None:
+    """Say why `convert` leaves a layer as it is, though a tile can do what torch's layer of its kind does.
+
+    Returns:
+        A few words; None for a layer that becomes analog, and for a module of no kind that tiles know.
+
+    >>> why_digital(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    'its weight is computed'
+    """
+    kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
+    return None if kind is None else difference(module, kind)
+
+
+def reasons(model: nn.Module) -> dict[str, str]:
+    """What `why_digital` says of each layer that does not become analog, by name."""
+    modules = dict(model.named_modules())
+    inside = {id(m._modules.get("out_proj")) for m in modules.values() if isinstance(m, nn.MultiheadAttention)}
+    own = {name: READ_OUTSIDE if id(m) in inside else why_digital(m) for name, m in modules.items()}
+    return {name: why for name, why in own.items() if why is not None}
+
+
 def _copied(model: nn.Module, converted: dict[int, nn.Module]) -> nn.Module:
     """A deep copy in which other layers, with their hooks, stand where those of these ids stood."""
     # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
     memo: dict[int, Any] = dict(converted)
+    for module in model.modules():
+        # Weights that a hook or a holder computes before each call; torch copies no tensor that has a history.
+        computed = [v for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf]
+        memo |= {id(value): value.detach().clone() for value in computed}
     copied = copy.deepcopy(model, memo)
     for module in model.modules():
         if id(module) in converted:
@@ -175,8 +210,10 @@ def _copied(model: nn.Module, converted: dict[int, nn.Module]) -> nn.Module:
 def _find(tree: Tree) -> dict[str, type[nn.Module]]:
     """The layers that a tile can take the place of, by name, each with the key of LAYERS; none inside another."""
     found: dict[str, type[nn.Module]] = {}
+    others = reasons(tree[""])
     for name, module in tree.items():  # holders come first
-        if not _lies_inside(name, found) and (kind := _kind(module)) is not None:
+        kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
+        if kind is not None and name not in others and not _lies_inside(name, found):
             if any(is_lazy(p) or p.is_meta for p in module.parameters()):
                 raise ValueError(
                     f"convert needs layers with weights, got {name!r} ({type(module).__name__}) without: "
@@ -187,24 +224,9 @@ def _find(tree: Tree) -> dict[str, type[nn.Module]]:
         names = ", ".join(kind.__name__ for kind in LAYERS)
         is_done = any(isinstance(m, tuple(LAYERS.values())) for m in tree.values())
         what = type(tree[""]).__name__ + ", whose layers are analog already" * is_done
-        raise ValueError(f"convert found no layer for tiles in {what}; it knows {names}")
+        why = "".join(f"; {name!r} stays digital, since {why}" for name, why in list(others.items())[:1])
+        raise ValueError(f"convert found no layer for tiles in {what}; it knows {names}{why}")
     return found
-
-
-def _kind(module: nn.Module) -> type[nn.Module] | None:
-    """The key of LAYERS that a module behaves as."""
-    for kind in LAYERS:
-        # A forward of its own may do anything with the weight; and attention takes the weight out of this one.
-        is_one = isinstance(module, kind) and type(module).forward is kind.forward
-        if is_one and not isinstance(module, NonDynamicallyQuantizableLinear) and not _computes_weights(module):
-            return kind
-    return None
-
-
-def _computes_weights(module: nn.Module) -> bool:
-    """Whether weights are functions of other parameters, of which a tile would know nothing."""
-    # weight_norm's and spectral_norm's or pruning's names for what they compute weights from.
-    return parametrize.is_parametrized(module) or any(name.endswith(("_g", "_orig")) for name in module._parameters)
 
 
 def _lies_inside(name: str, holders: Sequence[str] | Mapping[str, object]) -> bool:
@@ -234,7 +256,11 @@ def _choose(
     others = [name for name in modules if not _lies_inside(name, found)]
     unused = [r for r in unused if not (r.digital and any(r.matches(name, modules) for name in others))]
     if unused:
-        raise ValueError(f"convert got a rule for {unused[0].match!r} that matches no layer; there are {list(found)}")
+        rule = unused[0]
+        why = reasons(model)
+        matched = [f"; {n!r} stays digital, since {why[n]}" for n in others if n in why and rule.matches(n, modules)]
+        hint = "".join(matched[:1])
+        raise ValueError(f"convert got a rule for {rule.match!r} that matches no layer; there are {list(found)}{hint}")
     if not chosen:
         raise ValueError("convert needs a layer that becomes analog, but rules keep all of them digital")
     return chosen
@@ -257,15 +283,24 @@ def _check_shared(tree: Tree, found: Mapping[str, object], chosen: Mapping[str, 
 
 def _check_replicas(trees: Sequence[Tree], found: Mapping[str, object], chosen: Mapping[str, Hardware]) -> None:
     for name, module in trees[0].items():
+        if len({_built(tree[name]) for tree in trees}) != 1:
+            raise ValueError(f"convert needs models of equal structure as replicas, got different layers {name!r}")
         if name in found:
             layers = [tree[name] for tree in trees]
             if len({(repr(m), *((k, p.shape) for k, p in m.named_parameters())) for m in layers}) != 1:
                 raise ValueError(f"convert needs models of equal structure as replicas, got different layers {name!r}")
         is_inside = _lies_inside(name, chosen)
-        if name not in chosen and not is_inside and next(module.parameters(recurse=False), None) is not None:
+        has_weights = next(module.parameters(recurse=False), None) is not None or why_digital(module) is not None
+        if name not in chosen and not is_inside and has_weights:
             raise ValueError(
                 f"convert cannot replicate {name!r} ({type(module).__name__}): it keeps digital parameters"
             )
+
+
+def _built(module: nn.Module) -> tuple[str | None, ...]:
+    """What a module computes with, its parts and parameters aside: equal for replicas of one model."""
+    code = sorted(k for k, v in vars(module).items() if isinstance(v, FunctionType | MethodType | partial))
+    return type(module).__name__, module.extra_repr(), why_digital(module), *code
 
 
 def _on_tiles(
