@@ -21,6 +21,7 @@ from ohmgrad.nn import (
     AnalogRNNCell,
     Rule,
     convert,
+    load_digital,
     summary,
     to_digital,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "devices",
     "diagnose",
     "load",
+    "load_digital",
     "periphery",
     "presets",
     "save",

@@ -7,6 +7,7 @@ from ohmgrad.nn.convert import convert, to_digital
 from ohmgrad.nn.embedding import AnalogEmbedding
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.linear import AnalogLinear
+from ohmgrad.nn.load import load_digital
 from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
 from ohmgrad.nn.rules import Rule
 from ohmgrad.nn.summary import summary
@@ -27,6 +28,7 @@ __all__ = [
     "Hardware",
     "Rule",
     "convert",
+    "load_digital",
     "summary",
     "to_digital",
 ]
