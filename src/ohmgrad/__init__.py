@@ -25,6 +25,7 @@ from ohmgrad.nn import (
     AnalogRNNCell,
     Rule,
     convert,
+    load_digital,
     summary,
     to_digital,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "devices",
     "diagnose",
     "load",
+    "load_digital",
     "periphery",
     "presets",
     "save",

@@ -22,7 +22,6 @@ from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 NO_APPLIER: tuple[Any, Any] = (None, None)
 FRESH: dict[str, Any] = {"_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # before the first pulse
-MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
 
 
 class Crossbar(nn.Module):
@@ -359,13 +358,7 @@ class Crossbar(nn.Module):
     def _load_from_state_dict(  # type: ignore[override]  # torch passes the rest by position
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        for name, _ in self.named_buffers(recurse=False):
-            value = state_dict.get(prefix + name)
-            if not isinstance(value, Tensor):
-                continue
-            is_bad = torch.isnan(value) if name in MAY_BE_INFINITE else ~torch.isfinite(value)
-            if is_bad.any():
-                raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
+        elements.check_state(self, state_dict, prefix)
         self.__dict__.update(FRESH)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

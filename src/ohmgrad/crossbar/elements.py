@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ try:  # tells in one call what public names tell in ten: 0.2 us instead of 0.9, 
     from torch._C._dynamo.guards import TensorGuards  # type: ignore[reportMissingImports]
 except ImportError:
     pass
+
+MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
 
 # What a device that lacks an effect has in its place.
 NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
@@ -127,20 +129,28 @@ def alike(x: Tensor, d: Tensor) -> Callable[[Tensor, Tensor], bool]:
 
 
 def need_tensor(
-    name: str, tensor: Tensor, own: Tensor, replicas: tuple[int, ...], shape: tuple[int, int], *, is_read_later: bool
+    name: str,
+    tensor: Tensor,
+    own: Tensor,
+    replicas: tuple[int, ...],
+    shape: tuple[int, ...],
+    *,
+    is_read_later: bool,
+    owner: str = "crossbar",
 ) -> None:
     """Door for every tensor that comes to a crossbar from outside.
 
     Args:
         own: the crossbar's weight. shape: without replicas. is_read_later: somebody else looks for NaN.
+        owner: whose dtype and device the message names.
 
     Raises:
         ValueError, TypeError: a shape, dtype, device or value breaks its rule.
     """
     if tensor.dtype != own.dtype:
-        raise TypeError(f"{name} needs the crossbar's dtype {own.dtype}, got {tensor.dtype}")
+        raise TypeError(f"{name} needs the {owner}'s dtype {own.dtype}, got {tensor.dtype}")
     if tensor.device != own.device:
-        raise ValueError(f"{name} needs the crossbar's device {own.device}, got {tensor.device}")
+        raise ValueError(f"{name} needs the {owner}'s device {own.device}, got {tensor.device}")
     if tensor.shape != shape and tensor.shape != (*replicas, *shape):
         raise ValueError(
             f"{name} needs the shape {shape}"
@@ -150,3 +160,37 @@ def need_tensor(
     if not is_read_later and not torch.isfinite(tensor).all():
         n = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} needs finite numbers, got NaN or infinity in {n} of {tensor.numel()} places")
+
+
+def check_state(bar: Any, state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Raise ValueError where a state dict has for a crossbar what no crossbar can hold.
+
+    Numbers are finite, and the devices' states lie within their bounds, up to rounding: within those of the same state
+    dict, where devices differ. A weight that write noise is drawn around may show more.
+    """
+    for name, own in bar.named_buffers(recurse=False):
+        value = state_dict.get(prefix + name)
+        if not isinstance(value, Tensor):
+            continue
+        is_bad = torch.isnan(value) if name in MAY_BE_INFINITE else ~torch.isfinite(value)
+        if is_bad.any():
+            raise ValueError(f"{prefix}{name} of the state dict needs finite numbers, got NaN or infinity")
+        if name == ("persistent" if bar.device_model.write_noise else "weight") and value.shape == own.shape:
+            _check_bounds(bar, state_dict, prefix, name, value)
+
+
+def _check_bounds(bar: Any, state_dict: Mapping[str, Any], prefix: str, name: str, value: Tensor) -> None:
+    for which, sign in (("w_min", -1.0), ("w_max", 1.0)):
+        bound = torch.as_tensor(state_dict.get(f"{prefix}device_{which}", bar.params[which]))
+        if bound.dim() and bound.shape != value.shape:
+            return  # torch's own error is on its way
+        bound = bound.to(device=value.device, dtype=torch.float64)
+        rounding = 4.0 * max(torch.finfo(value.dtype).eps, torch.finfo(bar.weight.dtype).eps)
+        beyond = sign * (value.double() - bound) > rounding * bound.abs().nan_to_num(posinf=0.0)
+        if beyond.any():
+            k = int(beyond.flatten().nonzero()[0])
+            raise ValueError(
+                f"{prefix}{name} of the state dict needs states within the devices' bounds, got "
+                f"{float(value.flatten()[k]):g} where {which} is {float(bound.expand(value.shape).flatten()[k]):g}; "
+                f"`set_weight` clips what it programs"
+            )

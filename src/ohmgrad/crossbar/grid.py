@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ohmgrad import random
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.numbers import number
+from ohmgrad.crossbar.programming import checked, restart_scale
+from ohmgrad.crossbar.represented import Represented, represent
 from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile, sum_of
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
@@ -98,10 +100,26 @@ class Grid(nn.Module):
         return self._grid()[0][0].handle
 
     @property
-    def weight(self) -> Tensor:
-        """The represented matrix, (*replica, out, in), a new tensor."""
-        w = torch.cat([torch.cat([tile.weight for tile in row], -1) for row in self._grid()], -2)
-        return w if self.out_scale is None else w * self.out_scale.detach()[..., None]
+    def weight(self) -> Represented:
+        """As `Tile.weight`."""
+        return represent(self.matrix if self.out_scale is None else self.matrix * self.out_scale.detach()[..., None])
+
+    @property
+    def matrix(self) -> Tensor:
+        """As `Tile.matrix`."""
+        return torch.cat([torch.cat([tile.matrix for tile in row], -1) for row in self._grid()], -2)
+
+    def set_weight(self, weight: Tensor) -> None:
+        """As `Tile.set_weight`: each tile programs its part."""
+        weight = checked("weight", weight, like=self.handle, replicas=self.replicas, shape=self.shape)
+        restart_scale(self.out_scale)
+        for (row, column), tile in zip(self._places(), self.tiles, strict=True):
+            assert isinstance(tile, Tile)  # said for the type checker
+            tile.set_weight(weight[..., row, column])
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Grid:
+        """As `Tile.apply`: nothing."""
+        return self
 
     @property
     def out_limit(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,8 @@ from ohmgrad.crossbar.gradient import Gradient, Held, joined
 from ohmgrad.crossbar.input_range import InputRange, LearnedRange
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.numbers import number
+from ohmgrad.crossbar.programming import placed, program
+from ohmgrad.crossbar.represented import Represented, represent
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.periphery.settings import Periphery
@@ -96,6 +98,8 @@ class Mapping:
             matters to update management and to an absolute `fast_lr`.
         learn_out_scaling: a digital factor of the output, trained as any digital parameter; it starts at 1.
         out_scaling_columnwise: such a factor for each output.
+        round_to_states: round what is programmed (initial weights, `set_weight`) to states that pulses lead to, each
+            device by its own steps, as `ohmgrad.crossbar.states` says; for devices of few states.
         max_input_size, max_output_size: the largest crossbar; larger matrices go onto several, whose partial sums are
             added digitally. None for no limit.
         input_range: a learned range of the inputs; None for none, where noise management scales each vector.
@@ -109,6 +113,7 @@ class Mapping:
     weight_scaling_lr_compensation: bool = False
     learn_out_scaling: bool = False
     out_scaling_columnwise: bool = False
+    round_to_states: bool = False
     max_input_size: int | None = None
     max_output_size: int | None = None
     input_range: InputRange | None = None
@@ -198,7 +203,8 @@ class Tile(nn.Module):
             own = random.derive(seeds, count).flatten().tolist()
             count += 1
             options = crossbar if device is None else {**crossbar, "device": device}
-            return make_crossbar(shape, seed=own, replicas=replicas, weight=weight, dtype=dtype, **options)
+            make = functools.partial(make_crossbar, shape, seed=own, replicas=replicas, dtype=dtype, **options)
+            return placed(make, weight, self.mapping.round_to_states)
 
         dtype = weight.dtype
         self.algorithm = algorithm
@@ -257,14 +263,24 @@ class Tile(nn.Module):
             )
 
     @property
-    def weight(self) -> Tensor:
-        """The represented matrix, all digital scales in it, (*replica, out, in), a new tensor."""
+    def weight(self) -> Represented:
+        """The represented matrix, all scales in it, (*replica, out, in), to be read; without gradients, as matrix."""
+        return represent(self.matrix if self.out_scale is None else self.matrix * self.out_scale.detach()[..., None])
+
+    @property
+    def matrix(self) -> Tensor:
+        """The represented matrix, the learned scale aside, (*replica, out, in), a new tensor."""
         self.look()
         w = sum_of(gain * bar.weight for gain, bar in self.algorithm.mixture(self.state))
-        for scale in (self.scale, self.out_scale):
-            if scale is not None:
-                w = w * scale.detach()[..., None]
-        return w
+        return w if self.scale is None else w * self.scale[..., None]
+
+    def set_weight(self, weight: Tensor) -> None:
+        """Program (*replica, out, in), or (out, in) for all replicas; what it does is in `programming.program`."""
+        program(self, weight)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Tile:
+        """Nothing: `model.apply(init)` would write into crossbars behind their bounds; `set_weight` is the way."""
+        return self
 
     @property
     def out_limit(self) -> Tensor:
@@ -340,6 +356,11 @@ class Tile(nn.Module):
                 stacklevel=2,
             )
         self.handle.grad = self.gradient(update)
+
+    @property
+    def members(self) -> list[Tile]:
+        """As `Grid.members`."""
+        return [self]
 
     def parts(self, update: Update) -> list[tuple[Tile, Update]]:
         """As `Grid.parts`."""

@@ -9,6 +9,7 @@ from ohmgrad.nn.embedding import AnalogEmbedding
 from ohmgrad.nn.embedding_bag import AnalogEmbeddingBag
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.linear import AnalogLinear
+from ohmgrad.nn.load import load_digital
 from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
 from ohmgrad.nn.rules import Rule
 from ohmgrad.nn.summary import summary
@@ -33,6 +34,7 @@ __all__ = [
     "Hardware",
     "Rule",
     "convert",
+    "load_digital",
     "summary",
     "to_digital",
 ]

@@ -13,6 +13,9 @@ from torch.nn.functional import dropout, pad, scaled_dot_product_attention
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import blank, child_seeds, filled
 from ohmgrad.nn.linear import AnalogLinear
+from ohmgrad.nn.weights import fitting, joined, need_bias, read_only
+
+OWN = ("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 class AnalogMultiheadAttention(nn.Module):
@@ -40,6 +43,7 @@ class AnalogMultiheadAttention(nn.Module):
 
     # torch's encoder layers ask this before they hand the weights to a fused kernel, which would not read the tiles.
     _qkv_same_embed_dim = False
+    __setattr__, __delattr__ = read_only(lambda layer, name: name in OWN)
     q_proj: AnalogLinear
     k_proj: AnalogLinear
     v_proj: AnalogLinear
@@ -103,15 +107,41 @@ class AnalogMultiheadAttention(nn.Module):
 
     @property
     def in_proj_weight(self) -> Tensor | None:
-        """The represented weights of q, k and v, (*replica, 3 embed_dim, embed_dim); None if their sizes differ."""
-        parts = [m.weight for m in self._projections()]
-        return torch.cat(parts, -2) if self.kdim == self.vdim == self.embed_dim else None
+        """The represented weights of q, k and v, (*replica, 3 embed_dim, embed_dim); None if their sizes differ.
+
+        A copy to be read, as is `in_proj_bias`: `set_weight` writes.
+        """
+        return joined([m.weight for m in self._projections()], -2) if self._is_stacked else None
 
     @property
     def in_proj_bias(self) -> Tensor | None:
         """The biases of q, k and v in one, (*replica, 3 embed_dim)."""
         biases: list[Tensor] = [m.bias for m in self._projections() if m.bias is not None]
-        return torch.cat(biases, -1) if biases else None
+        return joined(biases, -1) if biases else None
+
+    def set_weight(self, **parameters: Tensor) -> None:
+        """As `AnalogLinear.set_weight`, by torch's names `in_proj_weight`, or `q_proj_weight`, `k_proj_weight` and
+        `v_proj_weight` where sizes differ, and `in_proj_bias`; `out_proj` is a layer of its own."""
+        names = OWN[:2] if self._is_stacked else OWN[1:]
+        if strangers := [name for name in parameters if name not in names]:
+            raise ValueError(f"{type(self).__name__} has no {strangers[0]!r}; it has {', '.join(names)}, and out_proj")
+        parts: list[dict[str, Tensor]] = [{}, {}, {}]
+        for name, value in parameters.items():
+            if name == "in_proj_bias":
+                need_bias(self, name, self.q_proj.bias is not None)
+            own = [OWN[2:].index(name)] if name in OWN[2:] else [0, 1, 2]
+            rows = [self.embed_dim * len(own)]
+            columns = [] if name == "in_proj_bias" else [self._projections()[own[0]].in_features]
+            fit = fitting(self, name, value, [*rows, *columns], self.q_proj.tile.handle)
+            assert fit is not None  # nothing was given as None
+            for k, part in zip(own, fit.split(self.embed_dim, -1 if not columns else -2), strict=True):
+                parts[k]["weight" if columns else "bias"] = part
+        for linear, own in zip(self._projections(), parts, strict=True):
+            linear.set_weight(**own)
+
+    @property
+    def _is_stacked(self) -> bool:
+        return self.kdim == self.vdim == self.embed_dim
 
     def _projections(self) -> list[AnalogLinear]:
         return [self.q_proj, self.k_proj, self.v_proj]

@@ -17,7 +17,16 @@ from torch.nn.functional import pad
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.weights import (
+    fitting,
+    matrix_and_bias,
+    need_bias,
+    program_affine,
+    read_only,
+    shown,
+    shows_weight_and_bias,
+)
 from ohmgrad.nn.windows import rows, seen
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -42,6 +51,7 @@ class AnalogConv(nn.Module):
     """
 
     digital: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
+    __setattr__, __delattr__ = read_only(shows_weight_and_bias)
 
     def __init__(
         self,
@@ -93,9 +103,8 @@ class AnalogConv(nn.Module):
         self.replicas = tuple(replicas)
         # Both ends of the last dimension first, as F.pad has it; for "same" torch has worked them out already.
         self._pads = tuple(first._reversed_padding_repeated_twice)
-        matrix = stacked(layers, "weight", replicas).flatten(-1 - len(self.kernel_size))
+        matrix = self._matrix(stacked(layers, "weight", replicas))
         if self.groups > 1:
-            matrix = matrix.unflatten(-2, (self.groups, -1))
             seed = torch.tensor(child_seeds(seed, replicas, self.groups)).T.flatten().tolist()
             hardware = hardware.repeated(self.groups)
         # Not by register_parameter, which refuses the name of a property.
@@ -106,16 +115,34 @@ class AnalogConv(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The represented kernels, (*replica, out, in / groups, *kernel), a new tensor."""
-        per_group = self.in_channels // self.groups
-        return matrix_and_bias(self.tile)[0].reshape(*self.replicas, self.out_channels, per_group, *self.kernel_size)
+        """The represented kernels, (*replica, out, in / groups, *kernel), a copy to be read: `set_weight` writes."""
+        return shown(matrix_and_bias(self.tile)[0].reshape(*self.replicas, *self._kernel_shape), self.tile)
 
     @property
     def bias(self) -> Tensor | None:
-        """The digital parameter, or what the tile represents, a new tensor, (*replica, out); None for none."""
-        if not self.tile.has_bias:
+        """The digital parameter, or what the tile represents, a copy to be read, (*replica, out); None for none."""
+        _, bias = matrix_and_bias(self.tile) if self.tile.has_bias else (None, None)
+        if bias is None:
             return self._parameters["bias"]
-        return self.tile.weight[..., -1].reshape(*self.replicas, self.out_channels)
+        return shown(bias.reshape(*self.replicas, self.out_channels), self.tile)
+
+    def set_weight(self, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+        """As `AnalogLinear.set_weight`, of kernels (*replica, out, in / groups, *kernel)."""
+        handle, digital = self.tile.handle, self._parameters["bias"]
+        weight = fitting(self, "weight", weight, self._kernel_shape, handle)
+        if bias is not None:
+            need_bias(self, "bias", self.tile.has_bias or digital is not None)
+        bias = fitting(self, "bias", bias, (self.out_channels,), handle)
+        program_affine(self.tile, None if weight is None else self._matrix(weight), bias, digital)
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+
+    def _matrix(self, kernels: Tensor) -> Tensor:
+        """Kernels as the tile has them, (*replica, [group], out / groups, in / groups * prod(kernel))."""
+        matrix = kernels.flatten(-1 - len(self.kernel_size))
+        return matrix.unflatten(-2, (self.groups, -1)) if self.groups > 1 else matrix
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, batch, in, *size) to (*replica, batch, out, *positions)."""

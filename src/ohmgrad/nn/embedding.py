@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import blank, filled, of_replica, represented, stacked
+from ohmgrad.nn.weights import fitting, matrix, program_affine, read_only, shown
 
 # Options of torch's layer that act on its weights or on their gradient, and have no meaning on a tile.
 REFUSED = {"max_norm": None, "scale_grad_by_freq": False, "sparse": False}
@@ -38,6 +39,8 @@ class AnalogEmbedding(nn.Module):
     >>> AnalogEmbedding(10, 3, device=Ideal())(torch.tensor([[1, 2], [4, 9]])).shape
     torch.Size([2, 2, 3])
     """
+
+    __setattr__, __delattr__ = read_only(lambda layer, name: name == "weight")
 
     def __init__(
         self,
@@ -90,8 +93,13 @@ class AnalogEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The represented table as torch has it, (*replica, num_embeddings, embedding_dim), a new tensor."""
-        return self.tile.weight.mT
+        """The represented table as torch has it, (*replica, num_embeddings, embedding_dim), a copy to be read."""
+        return shown(matrix(self.tile).mT, self.tile)
+
+    def set_weight(self, weight: Tensor) -> None:
+        """As `AnalogLinear.set_weight`, of the table (*replica, num_embeddings, embedding_dim)."""
+        table = fitting(self, "weight", weight, (self.num_embeddings, self.embedding_dim), self.tile.handle)
+        program_affine(self.tile, None if table is None else table.mT, None, None)
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, ...) to (*replica, ..., embedding_dim)."""

@@ -7,15 +7,15 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
-from torch.nn.parallel import DistributedDataParallel
 
 from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
 from ohmgrad.crossbar.tile import Tile, exactly
-from ohmgrad.pulses.forms import Outer, Update
+from ohmgrad.nn.graph import handles, keep
+from ohmgrad.pulses.forms import Outer
 
 
 def _product(tile: Tile | Grid, x: Tensor, r: Tensor | None) -> Tensor:
@@ -42,25 +42,9 @@ class _TileRead(torch.autograd.Function):
             # torch is done with d, and may give its memory to a bias's gradient; x may be anybody's.
             d = d.clone(memory_format=torch.contiguous_format)
             update = Outer(d, x if ctx.owns_x else x.clone(memory_format=torch.contiguous_format))
-            gradients = [
-                _keep(*part, node)
-                for part, (node, _) in zip(tile.parts(update), ctx.next_functions[-len(needs_handle) :], strict=True)
-            ]
+            gradients = keep(tile, update, ctx.next_functions[-len(needs_handle) :])
         with exactly(d):
             return tile.read_transposed(d) if needs_x else None, None, None, None, *gradients
-
-
-def _keep(tile: Tile, update: Update, node: Any) -> Tensor | None:
-    """Leave an update on its tile, or return it as the gradient of the handle, whose node in the graph is given."""
-    try:
-        if not torch._C._will_engine_execute_node(node):
-            return None  # autograd.grad(loss, x) asks for no parameter's gradient
-    except RuntimeError:
-        return tile.gradient(update)  # autograd.grad(loss, parameters) asks for it
-    if tile.handle._backward_hooks or tile.handle._post_accumulate_grad_hooks:
-        return tile.gradient(update)
-    tile.record(update)  # a tenth of the time that autograd takes to do the same
-    return None
 
 
 # In a graph of torch.compile two operators stand for the same. What the tile keeps (counters, waiting updates) lies
@@ -142,20 +126,9 @@ def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
         call = tile.calls.add_(1).clone()
         y = torch.ops.ohmgrad.read(vectors, tile.handle, call, tile.number, r)
     else:
-        y = cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *_handles(tile)))
+        y = cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile)))
     if limits is not None and limits.settings.manage_output_clipping:
         y = limits.manage(y, tile.out_limit)
     if tile.out_scale is not None:
         y = y * tile.out_scale[..., None, :]
     return y.reshape(*x.shape[:-1], n_out)
-
-
-def _handles(tile: Tile | Grid) -> list[nn.Parameter]:
-    """What stands for the matrix in autograd."""
-    tiles = [tile] if isinstance(tile, Tile) else tile.members
-    is_wrapped = DistributedDataParallel._active_ddp_module is not None
-    for one in tiles:
-        if is_wrapped:
-            one.wrap()
-        one.look()
-    return [one.handle for one in tiles]

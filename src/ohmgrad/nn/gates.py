@@ -22,7 +22,8 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, matrix_and_bias, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, represented, stacked
+from ohmgrad.nn.weights import fitting, matrix_and_bias, program_affine, read_only, shown
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (*replica, batch, size)
 Step = Callable[[Tensor, Tensor, State], State]  # from what W and U gave, (..., gates * hidden), to the next state
@@ -63,6 +64,8 @@ class Gated(nn.Module):
     """How recurrent layers and cells are made: from arguments of torch's own, or from digital ones."""
 
     digital: ClassVar[Any]  # torch's class
+    replicas: tuple[int, ...]
+    __setattr__, __delattr__ = read_only(lambda layer, name: name == "weights" or shown_tile(layer, name) is not None)
 
     def __init__(
         self,
@@ -91,6 +94,31 @@ class Gated(nn.Module):
         own._place(layers, hardware, seed, replicas)
         return own
 
+    def __getattr__(self, name: str) -> Any:
+        """What tiles represent by torch's names, such as `weight_ih_l0`, copies to be read: `set_weight` writes."""
+        tile = shown_tile(self, name)
+        if tile is None:
+            return super().__getattr__(name)
+        weight, bias = matrix_and_bias(tile)
+        return shown(weight if name.startswith("weight") or bias is None else bias, tile)
+
+    def set_weight(self, **parameters: Tensor) -> None:
+        """As `AnalogLinear.set_weight`, by torch's names: `set_weight(weight_ih_l0=W, bias_ih_l0=b)`; others stay.
+
+        Raises:
+            TypeError, ValueError: as there; or the layer has no such name.
+        """
+        own = represented_all(self)
+        if strangers := [name for name in parameters if name not in own]:
+            raise ValueError(f"{type(self).__name__} has no {strangers[0]!r}; it has {', '.join(own)}")
+        given = {
+            name: fitting(self, name, value, own[name].shape[len(self.replicas) :], own[name])
+            for name, value in parameters.items()
+        }
+        for which in dict.fromkeys(name.removeprefix("weight").removeprefix("bias") for name in given):
+            weight, bias = (given.get(f"{kind}{which}") for kind in ("weight", "bias"))
+            program_affine(getattr(self, f"tile{which}"), weight, bias, self._parameters[f"bias{which}"])
+
     @abstractmethod
     def _place(
         self, layers: Sequence[Any], hardware: Hardware, seed: int | Sequence[int] | None, replicas: Sequence[int]
@@ -113,13 +141,20 @@ def place_all(
         bias = digital_copy(layers, f"bias{which}", replicas) if has_bias else None
         weight = stacked(layers, name, replicas)
         tile, bias = hardware.affine(weight, bias, is_trained=is_trained, seed=own)
+        layer.register_parameter(f"bias{which}", bias)  # first: a tile with a bias shows one of that name
         layer.add_module(f"tile{which}", tile)
-        layer.register_parameter(f"bias{which}", bias)
+
+
+def shown_tile(layer: nn.Module, name: str) -> Tile | Grid | None:
+    """The tile that a weight or bias of torch's name lies on, None if on none."""
+    kind, _, which = name.partition("_")
+    tile = layer.__dict__.get("_modules", {}).get(f"tile_{which}") if kind in ("weight", "bias") else None
+    return tile if tile is not None and (kind == "weight" or tile.has_bias) else None
 
 
 def product(layer: nn.Module, which: str, x: Tensor) -> Tensor:
     """W x + b of one tile and its bias, (*replica, batch, in) to (*replica, batch, out); which: as in "_ih_l0"."""
-    y, bias = read(getattr(layer, f"tile{which}"), x), getattr(layer, f"bias{which}")
+    y, bias = read(getattr(layer, f"tile{which}"), x), layer._parameters[f"bias{which}"]
     return y if bias is None else y + bias.unsqueeze(-2)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.crossbar.grid import Grid
+from ohmgrad.crossbar.represented import plain
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.hardware import Hardware
 
@@ -28,6 +29,10 @@ class AnalogLayer(Protocol):
 
     def to_digital(self, *replica: int) -> nn.Module:
         """torch's layer with the weights that the tiles represent now, of one replica where there are replicas."""
+        ...
+
+    def set_weight(self, **parameters: Any) -> None:
+        """Program weights and biases, by torch's names of them; the first of them may go without its name."""
         ...
 
 
@@ -50,15 +55,11 @@ def digital_copy(layers: Sequence[nn.Module], name: str, replicas: Sequence[int]
     return None if first is None else nn.Parameter(stacked(layers, name, replicas), first.requires_grad)
 
 
-def matrix_and_bias(tile: Tile | Grid) -> tuple[Tensor, Tensor | None]:
-    """The matrix that a tile represents, and the bias if it has one: (*replica, out, in) and (*replica, out)."""
-    weight = tile.weight
-    return (weight[..., :-1], weight[..., -1]) if tile.has_bias else (weight, None)
-
-
 def represented(tile: Tile | Grid, value: Tensor | None) -> nn.Parameter | None:
     """What a tile represents as a digital parameter, which is trained if the tile is; a parameter stays what it is."""
-    return value if value is None or isinstance(value, nn.Parameter) else nn.Parameter(value, tile.handle.requires_grad)
+    if value is None or isinstance(value, nn.Parameter):
+        return value
+    return nn.Parameter(plain(value).detach(), tile.handle.requires_grad)
 
 
 def filled(layer: M, *, training: bool, **parameters: Tensor | None) -> M:

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.weights import (
+    fitting,
+    matrix_and_bias,
+    need_bias,
+    program_affine,
+    read_only,
+    shown,
+    shows_weight_and_bias,
+)
 
 
 class AnalogLinear(nn.Module):
@@ -30,6 +39,8 @@ class AnalogLinear(nn.Module):
     >>> layer(torch.zeros(5, 3)).shape
     torch.Size([5, 2])
     """
+
+    __setattr__, __delattr__ = read_only(shows_weight_and_bias)
 
     def __init__(
         self,
@@ -75,13 +86,29 @@ class AnalogLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The represented matrix, (*replica, out, in), a new tensor."""
-        return matrix_and_bias(self.tile)[0]
+        """The represented matrix, (*replica, out, in), a copy to be read: `set_weight` writes."""
+        return shown(matrix_and_bias(self.tile)[0], self.tile)
 
     @property
     def bias(self) -> Tensor | None:
-        """The digital parameter, or what the tile represents, a new tensor, (*replica, out); None for none."""
-        return matrix_and_bias(self.tile)[1] if self.tile.has_bias else self._parameters["bias"]
+        """The digital parameter, or what the tile represents, a copy to be read, (*replica, out); None for none."""
+        _, bias = matrix_and_bias(self.tile) if self.tile.has_bias else (None, None)
+        return self._parameters["bias"] if bias is None else shown(bias, self.tile)
+
+    def set_weight(self, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+        """Program what the tile represents, through bounds, write noise and digital scales; the algorithm starts anew.
+
+        Args:
+            weight: (*replica, out, in), or (out, in) for all replicas. bias: (*replica, out) or (out,). None: it stays.
+
+        Raises:
+            TypeError, ValueError: one has another shape, dtype or device, or is not finite; or there is no bias.
+        """
+        handle, digital = self.tile.handle, self._parameters["bias"]
+        weight = fitting(self, "weight", weight, (self.out_features, self.in_features), handle)
+        if bias is not None:
+            need_bias(self, "bias", self.tile.has_bias or digital is not None)
+        program_affine(self.tile, weight, fitting(self, "bias", bias, (self.out_features,), handle), digital)
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, ..., in) to (*replica, ..., out)."""

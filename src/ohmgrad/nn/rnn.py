@@ -6,7 +6,8 @@ packed one in which all sequences are equally long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -58,9 +59,10 @@ class AnalogRecurrent(Gated):
         self.train(first.training)
 
     @property
-    def weights(self) -> dict[str, Tensor]:
-        """The represented matrices by torch's names of them, new tensors."""
-        return {name: p.detach() for name, p in represented_all(self).items() if name.startswith("weight")}
+    def weights(self) -> Mapping[str, Tensor]:
+        """The represented matrices by torch's names of them, copies to be read: `set_weight` writes."""
+        names = [name.replace("tile", "weight") for name, _ in self.named_children()]
+        return MappingProxyType({name: getattr(self, name) for name in names})
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | State | None = None) -> tuple[Any, Any]:
         """As torch's layer.
