@@ -38,7 +38,7 @@ class _TileRead(torch.autograd.Function):
         (x,), tile = ctx.saved_tensors, ctx.tile
         needs_x, *needs_handle = ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]
         gradients: Sequence[Tensor | None] = (None,) * len(needs_handle)
-        if needs_handle[0]:
+        if any(needs_handle):
             # torch is done with d, and may give its memory to a bias's gradient; x may be anybody's.
             d = d.clone(memory_format=torch.contiguous_format)
             update = Outer(d, x if ctx.owns_x else x.clone(memory_format=torch.contiguous_format))
