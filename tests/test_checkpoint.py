@@ -154,14 +154,16 @@ def test_with_every_scheduler(schedule, tmp_path):
 
 
 class Mixed(nn.Module):
-    """A convolution, a recurrent layer and a linear one."""
+    """Convolutions of both kinds, a recurrent layer, a linear one and a bag of embeddings."""
 
     def __init__(self):
         super().__init__()
         self.conv, self.lstm, self.linear = nn.Conv1d(2, 4, 3, padding=1), nn.LSTM(3, 5), nn.Linear(5, 3)
+        self.up, self.bag = nn.ConvTranspose1d(4, 4, 3, padding=1), nn.EmbeddingBag(2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.lstm(self.conv(x.view(-1, 2, 3)).transpose(0, 1))[0][-1])
+        h = self.up(self.conv(x.view(-1, 2, 3))).transpose(0, 1)
+        return self.linear(self.lstm(h)[0][-1]) + self.bag((x > 0).long())
 
 
 @pytest.mark.parametrize("update", UPDATES)

@@ -129,12 +129,12 @@ def test_only_vectors_that_were_asked_for_move_and_never_the_padding(update, mod
 
 
 def test_pulses_on_ideal_devices_move_the_mean_as_torch_does():
-    # 500 layers side by side see an error of one of the 8 weights that is 3% of the largest.
+    # 4000 layers side by side see steps that are 10% too large.
     digital, lr = nn.EmbeddingBag(4, 2, mode="sum", dtype=torch.float64), 1e-3
-    analog = convert([digital] * 500, device=Ideal(dw_min=1e-3), update=PulsedUpdate())
+    analog = convert([digital] * 4000, device=Ideal(dw_min=1e-3), update=PulsedUpdate())
     before, x = digital.weight.detach().clone(), torch.tensor([[0, 1, 1], [2, 1, 3]])
     optimizers = torch.optim.SGD(digital.parameters(), lr=lr), AnalogOptimizer(analog, lr=lr)
-    for y, optimizer in zip((digital(x), analog(x.expand(500, 2, 3))), optimizers, strict=True):
+    for y, optimizer in zip((digital(x), analog(x.expand(4000, 2, 3))), optimizers, strict=True):
         (y * gaussian(2, 2, seed=1)).sum().backward()
         optimizer.step()
     moved, expected = (analog.weight - before).flatten(1), (digital.weight.detach() - before).flatten()

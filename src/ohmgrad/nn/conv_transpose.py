@@ -98,12 +98,10 @@ class AnalogConvTranspose(nn.Module):
         self._check_options()
         self.replicas = tuple(replicas)
         for_kernel, for_bias = child_seeds(seed, replicas, 2)
-        matrix, own = stacked(layers, "weight", replicas).flatten(-1 - len(self.kernel_size)), hardware
+        matrix, own = self._matrix(stacked(layers, "weight", replicas)), hardware
         if self.groups > 1:
-            matrix = matrix.unflatten(-2, (self.groups, -1))
             for_kernel = torch.tensor(child_seeds(for_kernel, replicas, self.groups)).T.flatten().tolist()
             own = hardware.repeated(self.groups)
-        matrix = matrix.mT.contiguous()
         self.tile, _ = own.affine(matrix, None, is_trained=first.weight.requires_grad, seed=for_kernel)
         # Not by register_parameter, which refuses the name of a property.
         bias = self._parameters["bias"] = digital_copy(layers, "bias", replicas)
@@ -134,13 +132,21 @@ class AnalogConvTranspose(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The represented kernels, (*replica, in, out / groups, *kernel), a new tensor."""
-        per_group = self.out_channels // self.groups
-        return self.tile.weight.mT.reshape(*self.replicas, self.in_channels, per_group, *self.kernel_size)
+        return self.tile.weight.mT.reshape(*self.replicas, *self._kernel_shape)
 
     @property
     def bias(self) -> Tensor | None:
         """The digital parameter, or what its tile represents, a new tensor, (*replica, out); None for none."""
         return self._parameters["bias"] if self.column is None else self.column.weight[..., 0]
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
+
+    def _matrix(self, kernels: Tensor) -> Tensor:
+        """Kernels as the tile has them, (*replica, [group], out / groups * prod(kernel), in / groups)."""
+        matrix = kernels.flatten(-1 - len(self.kernel_size))
+        return (matrix.unflatten(-2, (self.groups, -1)) if self.groups > 1 else matrix).mT.contiguous()
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(*replica, batch, in, *positions) to (*replica, batch, out, *size).
