@@ -24,6 +24,7 @@ from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.weights import fitting, matrix, need_bias, program_affine, read_only, shown
 from ohmgrad.nn.windows import folded
 
 Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -35,7 +36,7 @@ class AnalogConvTranspose(nn.Module):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode:
             as in torch's layer, whose initialisation is used.
-        seed: of the tile; one integer or one for each replica.
+        seed: of the tile; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weight, bias, inputs and outputs.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
@@ -47,6 +48,9 @@ class AnalogConvTranspose(nn.Module):
         ValueError: as torch's layer; or input has another shape, or the output would be empty.
     """
 
+    __setattr__, __delattr__ = read_only(
+        lambda layer, name: name == "weight" or (name == "bias" and layer.column is not None)
+    )
     digital: ClassVar[type[nn.ConvTranspose1d] | type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]]
 
     def __init__(
@@ -62,7 +66,7 @@ class AnalogConvTranspose(nn.Module):
         dilation: Any = 1,  # as kernel_size
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         *,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # as in AnalogLinear
@@ -79,7 +83,7 @@ class AnalogConvTranspose(nn.Module):
         layers: Sequence[Transposed],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> Self:
         """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
@@ -88,7 +92,11 @@ class AnalogConvTranspose(nn.Module):
         return layer
 
     def _place(
-        self, layers: Sequence[Transposed], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self,
+        layers: Sequence[Transposed],
+        hardware: Hardware,
+        seed: int | Sequence[int] | None,
+        replicas: Sequence[int],
     ) -> None:
         first = layers[0]
         self.in_channels, self.out_channels, self.groups = first.in_channels, first.out_channels, first.groups
@@ -131,13 +139,26 @@ class AnalogConvTranspose(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The represented kernels, (*replica, in, out / groups, *kernel), a new tensor."""
-        return self.tile.weight.mT.reshape(*self.replicas, *self._kernel_shape)
+        """The represented kernels, (*replica, in, out / groups, *kernel), a copy to be read: `set_weight` writes."""
+        return shown(matrix(self.tile).mT.reshape(*self.replicas, *self._kernel_shape), self.tile)
 
     @property
     def bias(self) -> Tensor | None:
-        """The digital parameter, or what its tile represents, a new tensor, (*replica, out); None for none."""
-        return self._parameters["bias"] if self.column is None else self.column.weight[..., 0]
+        """The digital parameter, or what its tile represents, a copy to be read, (*replica, out); None for none."""
+        if self.column is None:
+            return self._parameters["bias"]
+        return shown(matrix(self.column)[..., 0], self.column)
+
+    def set_weight(self, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+        """As `AnalogLinear.set_weight`, of kernels (*replica, in, out / groups, *kernel)."""
+        digital = self._parameters["bias"]
+        weight = fitting(self, "weight", weight, self._kernel_shape, self.tile.handle)
+        if bias is not None:
+            need_bias(self, "bias", self.column is not None or digital is not None)
+        bias = fitting(self, "bias", bias, (self.out_channels,), self.tile.handle)
+        program_affine(self.tile, None if weight is None else self._matrix(weight), bias, digital)
+        if self.column is not None and bias is not None:
+            self.column.set_weight(bias[..., None])
 
     @property
     def _kernel_shape(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from ohmgrad.nn.embedding import REFUSED
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import blank, filled, of_replica, represented, stacked
+from ohmgrad.nn.weights import fitting, matrix, program_affine, read_only, shown
 
 MODES = ("sum", "mean", "max")
 
@@ -34,7 +35,7 @@ class AnalogEmbeddingBag(nn.Module):
     Args:
         num_embeddings, embedding_dim, mode, include_last_offset, padding_idx: as in `torch.nn.EmbeddingBag`, whose
             initialisation is used.
-        seed: of the tile; one integer or one for each replica.
+        seed: of the tile; one integer or one for each replica. None draws one from torch's default generator.
         replicas: leading dimensions of weight, indices, offsets and outputs.
         **hardware: the fields of `ohmgrad.nn.Hardware`: device, algorithm, update, count_pulses.
 
@@ -53,6 +54,8 @@ class AnalogEmbeddingBag(nn.Module):
     torch.Size([2, 3])
     """
 
+    __setattr__, __delattr__ = read_only(lambda layer, name: name == "weight")
+
     def __init__(
         self,
         num_embeddings: int,
@@ -61,7 +64,7 @@ class AnalogEmbeddingBag(nn.Module):
         mode: Literal["sum", "mean", "max"] = "mean",
         include_last_offset: bool = False,
         padding_idx: int | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
         dtype: torch.dtype | None = None,
         **hardware: Any,  # as in AnalogLinear
@@ -79,7 +82,7 @@ class AnalogEmbeddingBag(nn.Module):
         layers: Sequence[nn.EmbeddingBag],
         *,
         hardware: Hardware,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         replicas: Sequence[int] = (),
     ) -> AnalogEmbeddingBag:
         """One layer of replicas from as many digital layers, or from one; what is frozen stays frozen."""
@@ -88,7 +91,11 @@ class AnalogEmbeddingBag(nn.Module):
         return layer
 
     def _place(
-        self, layers: Sequence[nn.EmbeddingBag], hardware: Hardware, seed: int | Sequence[int], replicas: Sequence[int]
+        self,
+        layers: Sequence[nn.EmbeddingBag],
+        hardware: Hardware,
+        seed: int | Sequence[int] | None,
+        replicas: Sequence[int],
     ) -> None:
         first = layers[0]
         for name, default in REFUSED.items():
@@ -106,8 +113,13 @@ class AnalogEmbeddingBag(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The represented table as torch has it, (*replica, num_embeddings, embedding_dim), a new tensor."""
-        return self.tile.weight.mT
+        """The represented table as torch has it, (*replica, num_embeddings, embedding_dim), a copy to be read."""
+        return shown(matrix(self.tile).mT, self.tile)
+
+    def set_weight(self, weight: Tensor) -> None:
+        """As `AnalogLinear.set_weight`, of the table (*replica, num_embeddings, embedding_dim)."""
+        table = fitting(self, "weight", weight, (self.num_embeddings, self.embedding_dim), self.tile.handle)
+        program_affine(self.tile, None if table is None else table.mT, None, None)
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """(*replica, bags, places), or (*replica, places) with offsets, to (*replica, bags, embedding_dim)."""
