@@ -85,6 +85,7 @@ WRITES = {
     "item": lambda w: w.__setitem__((0, 0), 1.0),
     "view": lambda w: w.view(-1)[0].zero_(),
     "rows": lambda w: w.unbind(0)[0].mul_(2.0),
+    "loop": lambda w: [row.zero_() for row in w],
     "transposed": lambda w: w.mT.fill_(1.0) if w.dim() > 1 else w.fill_(1.0),
     "detached": lambda w: w.detach().add_(1.0),
     "copy_": lambda w: w.copy_(ones(w)),
@@ -209,6 +210,14 @@ def test_reading_gives_plain_tensors():
     other.copy_(w.detach())
     other[0] = w[0].detach()
     assert torch.equal(other, w) and f"{w[0, 0]:.3f}" == f"{w[0, 0].item():.3f}"
+
+
+def test_a_frozen_layer_shows_it():
+    digital = nn.Linear(3, 2).requires_grad_(False)
+    assert not convert(digital, device=Ideal()).weight.requires_grad
+    layer = analog_linear()
+    layer.tile.requires_grad_(False)
+    assert not layer.weight.requires_grad and layer.bias.requires_grad
 
 
 def test_numpy_sees_it_and_cannot_write():
