@@ -29,7 +29,8 @@ def program(tile: Tile, weight: Tensor) -> None:
     and so do a learned input range and updates that wait.
 
     Args:
-        weight: (*replica, out, in), or (out, in) for all replicas, in the tile's dtype, on its device, finite.
+        weight: (*replica, out, in), or (out, in) for all replicas, in the tile's dtype, on its device, finite; with the
+            column of a bias, where the tile has one.
 
     Raises:
         TypeError, ValueError: weight breaks such a rule; then nothing was programmed.

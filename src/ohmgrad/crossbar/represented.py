@@ -25,6 +25,7 @@ HOOKED = COPY + "a hook on it sees no gradient of the layer: `set_weight` writes
 
 _HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
 _VALUES = {Tensor.numpy, Tensor.__float__, Tensor.__int__, Tensor.__complex__, Tensor.__format__}
+_ITERATOR = type(iter(()))
 _NAMED = ("out", "input", "self", "tensor")  # arguments by which functions know what they write to
 
 
@@ -156,6 +157,8 @@ def _guarded(result: Any, memory: set[int]) -> Any:
             return result.as_subclass(Represented)
     elif isinstance(result, list | tuple) and type(result) in (list, tuple):
         return type(result)(_guarded(r, memory) for r in result)
+    elif isinstance(result, _ITERATOR):  # the rows of `for row in weight`
+        return iter([_guarded(r, memory) for r in result])
     elif type(result).__module__ == "numpy" and hasattr(result, "setflags"):
         result.setflags(write=False)
     return result

@@ -22,7 +22,7 @@ from ohmgrad.devices.base import Device, Params
 from ohmgrad.devices.constant_step import ConstantStep
 from ohmgrad.devices.ideal import Ideal
 
-RANGES = 10  # how many ranges' worth of steps are tried: what bends toward a bound is within 1e-4 of it by then
+RANGES = 100  # how many times the pulses of a range are tried: a bent response comes to its bound ever more slowly
 
 
 @torch.no_grad()
@@ -39,7 +39,8 @@ def nearest(device: Device, w: Tensor, params: Params) -> Tensor:
     Args:
         w: within the bounds. params: of the elements, as `Crossbar.params`.
 
-    Cost: constant steps take one division; others as many steps as the farthest w is pulses away from 0.
+    Cost: constant steps take one division; others as many steps as the farthest w is pulses away from 0, at most 100
+    times the pulses of a range: by then the last state is taken.
 
     >>> from ohmgrad.devices import ConstantStep
     >>> device = ConstantStep(dw_min=0.3)
@@ -69,17 +70,23 @@ def _on_even_steps(w: Tensor, start: Tensor, is_up: Tensor, params: Params) -> T
 def _on_steps(
     device: Device, w: Tensor, start: Tensor, is_up: Tensor, params: Params, low: Tensor, high: Tensor
 ) -> Tensor:
-    now, found, is_found = start.clone(), start.clone(), torch.zeros_like(w, dtype=torch.bool)
-    farthest = float((w - start).abs().max()) if w.numel() else 0.0
-    size = device.w_max - device.w_min
-    n_most = math.ceil(RANGES * (size if math.isfinite(size) else farthest) / device.granularity)
-    for _ in range(n_most):
-        after = (now + device.step(now, is_up, params)).clamp(low, high)
-        is_past = torch.where(is_up, after >= w, after <= w)
-        is_nearer = (after - w).abs() <= (now - w).abs()
-        found = torch.where(is_found, found, torch.where(is_nearer, after, now))
-        is_found |= is_past | (after == now)
-        if bool(is_found.all()):
+    """The ladder pulse by pulse, of the elements that are not yet past their w."""
+    tables = {name: params[name] for name in device.tables}
+    planes = {name: torch.as_tensor(v).to(w).expand_as(w).flatten() for name, v in params.items() if name not in tables}
+    found = start.flatten().clone()
+    index = torch.arange(found.numel(), device=w.device)
+    goal, now, up = w.flatten(), found.clone(), is_up.flatten()
+    low, high = (bound.expand_as(w).flatten() for bound in (low, high))
+    size = device.w_max - device.w_min if math.isfinite(device.n_states) else float((w - start).abs().max())
+    for _ in range(math.ceil(RANGES * size / device.granularity)):
+        if not len(index):
             break
+        after = (now + device.step(now, up, {**planes, **tables})).clamp(low, high)
+        is_nearer = (after - goal).abs() <= (now - goal).abs()
+        found[index] = torch.where(is_nearer, after, now)
+        goes_on = torch.where(up, after < goal, after > goal) & (after != now)
         now = after
-    return found
+        if not bool(goes_on.all()):
+            index, goal, now, up, low, high = (t[goes_on] for t in (index, goal, now, up, low, high))
+            planes = {name: plane[goes_on] for name, plane in planes.items()}
+    return found.reshape(w.shape)

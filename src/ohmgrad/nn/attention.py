@@ -119,6 +119,21 @@ class AnalogMultiheadAttention(nn.Module):
         biases: list[Tensor] = [m.bias for m in self._projections() if m.bias is not None]
         return joined(biases, -1) if biases else None
 
+    @property
+    def q_proj_weight(self) -> Tensor | None:
+        """As torch's: the represented weight of q where sizes differ, (*replica, embed_dim, embed_dim), else None."""
+        return None if self._is_stacked else self.q_proj.weight
+
+    @property
+    def k_proj_weight(self) -> Tensor | None:
+        """As `q_proj_weight`, of k."""
+        return None if self._is_stacked else self.k_proj.weight
+
+    @property
+    def v_proj_weight(self) -> Tensor | None:
+        """As `q_proj_weight`, of v."""
+        return None if self._is_stacked else self.v_proj.weight
+
     def set_weight(self, **parameters: Tensor) -> None:
         """As `AnalogLinear.set_weight`, by torch's names `in_proj_weight`, or `q_proj_weight`, `k_proj_weight` and
         `v_proj_weight` where sizes differ, and `in_proj_bias`; `out_proj` is a layer of its own."""
