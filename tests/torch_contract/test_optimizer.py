@@ -1,5 +1,6 @@
 """The optimizer's own contract: options, schedulers, state dicts of others, wrappers, and words for what is refused."""
 
+import copy
 import os
 import re
 
@@ -173,7 +174,7 @@ def test_distributed_checkpoints_change_nothing():
     model_state, optimizer_state = get_state_dict(model, optimizer)
     assert not [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
     step(model, optimizer)
-    model_state, optimizer_state = get_state_dict(model, optimizer)
+    model_state, optimizer_state = copy.deepcopy(get_state_dict(model, optimizer))  # which are torch's own tensors
     other, its_own = start(5)
     set_state_dict(other, its_own, model_state_dict=model_state, optim_state_dict=optimizer_state)
     for _ in range(2):
