@@ -42,7 +42,7 @@ class _TileRead(torch.autograd.Function):
             # torch is done with d, and may give its memory to a bias's gradient; x may be anybody's.
             d = d.clone(memory_format=torch.contiguous_format)
             update = Outer(d, x if ctx.owns_x else x.clone(memory_format=torch.contiguous_format))
-            gradients = keep(tile, update, ctx.next_functions[-len(needs_handle) :])
+            gradients = keep(tile, update, ctx.next_functions)
         with exactly(d):
             return tile.read_transposed(d) if needs_x else None, None, None, None, *gradients
 

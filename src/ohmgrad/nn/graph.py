@@ -34,9 +34,10 @@ def keep(tile: Tile | Grid, update: Update, nodes: Sequence[tuple[Any, int]]) ->
 
     Args:
         tile: the tile or grid. update: of the whole matrix; its memory is the tile's from now on.
-        nodes: of the handles in the graph, as `ctx.next_functions` has them.
+        nodes: `ctx.next_functions`, of which the last are the handles'.
     """
-    return [_keep(one, part, node) for (one, part), (node, _) in zip(tile.parts(update), nodes, strict=True)]
+    parts = tile.parts(update)
+    return [_keep(one, part, node) for (one, part), (node, _) in zip(parts, nodes[-len(parts) :], strict=True)]
 
 
 def _keep(tile: Tile, update: Update, node: Any) -> Tensor | None:

@@ -35,7 +35,7 @@ class _TileMatrix(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
-        return None, *keep(ctx.tile, Dense(d.clone()), ctx.next_functions[1:])
+        return None, *keep(ctx.tile, Dense(d.clone()), ctx.next_functions)
 
 
 # In a graph of torch.compile two operators stand for the same, as in `function`.
