@@ -124,7 +124,7 @@ class AnalogOptimizer(torch.optim.Optimizer):
         if not self._is_read:
             self._is_read = True
             reads = sum(int(bar.counters.reads) for tile in self._tiles.values() for bar in tile.crossbars)
-            if not reads and not self._is_rehearsal():
+            if not reads and all(tile.handle.grad is None for tile in tiles):
                 warnings.warn(
                     "AnalogOptimizer steps, and no tile of its model was ever read: perhaps the model's forward, or "
                     "a copy of it, still calls the digital layers that convert took the place of",

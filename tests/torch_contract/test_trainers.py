@@ -1,7 +1,8 @@
 """Loops that others wrote, unchanged but for `convert` and the optimizer: digital twins on ideal devices.
 
-Each trains torch's model and its conversion by the same loop, at least 20 steps, in float32. Sums come in another order,
-so that weights of size 1 may drift apart by some 1e-7 a step; a loop that loses, adds or scales an update is off by 1e-3.
+Each trains torch's model and its conversion by the same loop, at least 20 steps, in float32. Sums come in another
+order, so that weights of size 1 may drift apart by some 1e-7 a step; a loop that loses, adds or scales an update is off
+by 1e-3.
 The libraries are imported where they are used, since each takes seconds.
 """
 
