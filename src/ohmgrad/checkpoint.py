@@ -212,9 +212,10 @@ def _check_hardware(path: Path, saved: dict[str, Any], own: dict[str, Any]) -> N
     """What only one of them has is left to `_check_model`: its states are missing too."""
     for name in (name for name in own if name in saved):
         for field, in_file, in_model in differences(saved[name], own[name]):
+            what = " of ".join(filter(None, (field, name)))
             raise ValueError(
-                f"{path} is of another model: {' of '.join(filter(None, (field, name)))} is {shown(in_file)} in the "
-                f"file and {shown(in_model)} in the model; load(..., other_hardware=True) takes the states alone"
+                f"{path} is of another model: {what} is {shown(in_file)} in the file and {shown(in_model)} in the "
+                "model; load(..., other_hardware=True) takes the states alone, if they fit"
             )
 
 

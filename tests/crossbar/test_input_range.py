@@ -126,6 +126,7 @@ def test_outputs_at_the_adcs_bound_widen_the_range(options, size):
 
 
 def test_an_optimizer_brings_outputs_into_the_adcs_range():
+    torch.manual_seed(0)  # the range stops at a share of 0.95 give or take an output, whatever the weights
     mapping = Mapping(input_range=InputRange(init_value=1.5, init_from_data=0, manage_output_clipping=True))
     layer = convert(
         torch.nn.Linear(11, 7).double(), device=Ideal(), mapping=mapping, periphery=Periphery(forward=NARROW)

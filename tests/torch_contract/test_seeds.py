@@ -3,8 +3,10 @@
 An explicit seed stays what it is: a function of nothing but itself, which leaves torch's generator alone.
 """
 
+import ast
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,3 +225,31 @@ def test_explicit_seeds_of_tiles_and_layers_are_what_they_were():
     grouped = LAYERS[nn.Conv1d](4, 6, 3, groups=2, replicas=(2,), device=DEVICE, seed=7)
     (bar,) = bars(grouped)
     assert bar.seed.tolist() == [[derived(7 + r, g, 0) for g in range(2)] for r in range(2)]
+
+
+SEEDED = {
+    "convert",
+    "Crossbar",
+    "make_crossbar",
+    "VectorCells",
+    "OneSidedCells",
+    "Tile",
+    *(c.__name__ for c in LAYERS.values()),
+}
+ROOT = Path(__file__).parents[2]
+PUBLISHED = [
+    ROOT / "benchmarks",
+    *(ROOT / "src/ohmgrad" / floor for floor in ("cli", "experiments", "report", "theory")),
+]
+
+
+def test_commands_and_experiments_name_their_seeds():
+    """So that no figure of theirs depends on torch's generator."""
+    n, without = 0, []
+    for file in (file for folder in PUBLISHED for file in folder.rglob("*.py") if "peer" not in file.name):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SEEDED:
+                n += 1
+                if "seed" not in {keyword.arg for keyword in node.keywords}:
+                    without.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert n > 30 and not without
