@@ -192,7 +192,7 @@ class TestEveryLayer:
             optimizer.step()
             assert all(torch.equal(at(analog, name), value) for name, value in before.items())
             for name in before:
-                assert at(analog, name).requires_grad_(True).requires_grad
+                assert at(analog, name).requires_grad_(requires_grad=True).requires_grad
 
 
 def analog_linear(**options: Any) -> AnalogLinear:

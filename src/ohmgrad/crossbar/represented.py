@@ -58,12 +58,10 @@ class Represented(Tensor):
                 args = (args[0].as_subclass(Tensor).detach(), *args[1:])
             before = [t._version for t in own]
             result = func(*args, **kwargs)
-            if before != [
-                t._version for t in own
-            ]:  # whatever the function is called: inplace=True, a list, an operator
+            after = [t._version for t in own]  # tells a write whatever it is called: inplace=True, a list, an operator
+            if before != after:
                 raise RuntimeError(WRITTEN)
-            memory = {_memory(t) for t in own}
-            return _guarded(result, memory)
+            return _guarded(result, {_memory(t) for t in own})
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """For NumPy: its own array where it asks for a copy, else one that is not writeable."""
@@ -125,14 +123,15 @@ def _refuse_writes(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str
         raise RuntimeError(WRITTEN)
 
 
-def _freeze(shown: Represented, is_trained: bool = True) -> Represented:
+def _freeze(shown: Represented, requires_grad: bool = True) -> Represented:
+    """As `Tensor.requires_grad_`, whose argument has that name."""
     if shown._parts is None:
         raise RuntimeError(FROZEN)
-    if is_trained != shown.requires_grad:
+    if requires_grad != shown.requires_grad:
         if shown._refusal is not None:
             raise RuntimeError(shown._refusal)
         for part in shown._parts:
-            part.requires_grad_(is_trained)
+            part.requires_grad_(requires_grad)
     return shown
 
 
@@ -159,6 +158,6 @@ def _guarded(result: Any, memory: set[int]) -> Any:
         return type(result)(_guarded(r, memory) for r in result)
     elif isinstance(result, _ITERATOR):  # the rows of `for row in weight`
         return iter([_guarded(r, memory) for r in result])
-    elif type(result).__module__ == "numpy" and hasattr(result, "setflags"):
+    elif isinstance(result, np.ndarray):
         result.setflags(write=False)
     return result

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +154,9 @@ def shown_tile(layer: nn.Module, name: str) -> Tile | Grid | None:
 
 def product(layer: nn.Module, which: str, x: Tensor) -> Tensor:
     """W x + b of one tile and its bias, (*replica, batch, in) to (*replica, batch, out); which: as in "_ih_l0"."""
-    y, bias = read(getattr(layer, f"tile{which}"), x), layer._parameters[f"bias{which}"]
+    # Not by attributes, for which torch and `Gated` look in many places.
+    tile, bias = cast(Tile | Grid, layer._modules[f"tile{which}"]), layer._parameters[f"bias{which}"]
+    y = read(tile, x)
     return y if bias is None else y + bias.unsqueeze(-2)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -31,8 +31,9 @@ class AnalogLayer(Protocol):
         """torch's layer with the weights that the tiles represent now, of one replica where there are replicas."""
         ...
 
-    def set_weight(self, **parameters: Any) -> None:
-        """Program weights and biases, by torch's names of them; the first of them may go without its name."""
+    @property
+    def set_weight(self) -> Callable[..., None]:
+        """Programs weights and biases, given by torch's names of them."""
         ...
 
 

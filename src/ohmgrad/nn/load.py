@@ -43,7 +43,9 @@ def load_digital(
     >>> torch.equal(analog[0].weight, digital[0].weight)
     True
     """
-    layers = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, tuple(LAYERS.values()))}
+    kinds = tuple(LAYERS.values())
+    # Any: they are modules, and analog layers.
+    layers: dict[str, Any] = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, kinds)}
     replicas = next((m.replicas for m in layers.values()), ())
     states = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
     if isinstance(state_dict, Mapping) == bool(replicas) or len(states) != (replicas[0] if replicas else 1):
