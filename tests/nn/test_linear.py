@@ -79,7 +79,7 @@ class TestAgainstTorch:
         layer = AnalogLinear(5, 4, device=Ideal(), algorithm=TikiTaka(), count_pulses=True)
         slow, fast = layer.tile.crossbars
         assert slow.counters.pulses_per_crosspoint.shape == fast.counters.pulses_per_crosspoint.shape == (4, 5)
-        with pytest.raises(TypeError, match="unexpected keyword argument 'devise'"):
+        with pytest.raises(TypeError, match="AnalogLinear has no option 'devise', did you mean 'device'"):
             AnalogLinear(5, 4, devise=Ideal())
 
     def test_gradients_of_an_input_are_right(self):

@@ -323,6 +323,19 @@ class Tile(nn.Module):
     def _is_waiting(self) -> bool:
         return self.handle.grad is not None and bool(self.handle.grad)
 
+    def _replicate_for_data_parallel(self) -> Tile:
+        """What torch.nn.DataParallel asks for at each call."""
+        raise RuntimeError(
+            "DataParallel would train copies of a tile and drop them: leave it out, and train on one device"
+        )
+
+    def __prepare_scriptable__(self) -> Tile:
+        """What torch.jit.script asks for."""
+        raise RuntimeError(
+            "torch.jit.script cannot compile a tile: script ohmgrad.to_digital(model), which computes with the weights "
+            "that the tiles represent now"
+        )
+
 
 def exactly(like: Tensor) -> AbstractContextManager:
     """Inside, torch.autocast does nothing: rounding is up to converters, and devices have the tile's own dtype."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.refusals import check_input
 
 # Options of torch's layer that act on its weights or on their gradient, and have no meaning on a tile.
 REFUSED = {"max_norm": None, "scale_grad_by_freq": False, "sparse": False}
@@ -39,6 +40,7 @@ class AnalogEmbedding(nn.Module):
     torch.Size([2, 2, 3])
     """
 
+    @named_options
     def __init__(
         self,
         num_embeddings: int,
@@ -91,6 +93,7 @@ class AnalogEmbedding(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, ...) to (*replica, ..., embedding_dim)."""
+        check_input(input, "input")
         if input.is_floating_point() or input.shape[: len(self.replicas)] != self.replicas:
             raise ValueError(
                 f"input needs integers of the shape {(*self.replicas, '...')}, "

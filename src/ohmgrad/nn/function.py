@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
+from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
+from ohmgrad.nn.refusals import REPLACED, check_input, is_own
 from ohmgrad.pulses.forms import Outer
 
 
@@ -31,7 +32,7 @@ class _TileRead(torch.autograd.Function):
         return _product(tile, x, r)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, None, None, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         (x,) = ctx.saved_tensors
         # Not in autograd.grad(loss, x), which asks for no parameter's gradient.
@@ -95,14 +96,20 @@ def read(tile: Tile | Grid, x: Tensor) -> Tensor:
     torch.autocast x is taken in the tile's dtype.
 
     Raises:
-        TypeError, ValueError: x has another dtype or shape than the tile asks for.
+        TypeError, ValueError: x has another dtype or shape than the tile asks for, or is sparse or nested.
+        RuntimeError: in what `ohmgrad.nn.refusals` names.
     """
+    is_compiled = check_input(x)
+    handle = tile.handle
+    if not is_own(handle):
+        raise RuntimeError(REPLACED)
     n_out, n_in = tile.shape[0], tile.shape[1] - tile.has_bias
     replicas = tile.replicas
     if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
-        x = x.to(tile.handle.dtype)
-    if x.dtype != tile.handle.dtype:
-        raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
+        x = x.to(handle.dtype)
+    if x.dtype != handle.dtype:
+        way = "read its real and imaginary parts apart" if x.is_complex() else f"x.to({handle.dtype}) has it"
+        raise TypeError(f"x needs the tile's dtype {handle.dtype}, got {x.dtype}: {way}")
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
     vectors, limits = x.reshape(*replicas, -1, n_in), tile.in_range
@@ -111,11 +118,11 @@ def read(tile: Tile | Grid, x: Tensor) -> Tensor:
     if tile.has_bias:
         vectors = pad(vectors, (0, 1), value=1.0)
     r = None if limits is None else limits.size
-    if torch.compiler.is_compiling():
+    if is_compiled:
         call = tile.calls.add_(1).clone()
-        y = torch.ops.ohmgrad.read(vectors, tile.handle, call, tile.number, r)
+        y = torch.ops.ohmgrad.read(vectors, handle, call, tile.number, r)
     else:
-        y = cast(Tensor, _TileRead.apply(vectors, tile.handle, tile, r))
+        y = cast(Tensor, _TileRead.apply(vectors, handle, tile, r))
     if limits is not None and limits.settings.manage_output_clipping:
         y = limits.manage(y, tile.out_limit)
     if tile.out_scale is not None:

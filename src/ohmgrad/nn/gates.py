@@ -22,7 +22,7 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, matrix_and_bias, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, matrix_and_bias, named_options, represented, stacked
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (*replica, batch, size)
 Step = Callable[[Tensor, Tensor, State], State]  # from what W and U gave, (..., gates * hidden), to the next state
@@ -64,6 +64,7 @@ class Gated(nn.Module):
 
     digital: ClassVar[Any]  # torch's class
 
+    @named_options
     def __init__(
         self,
         *args: Any,  # torch's own have no narrower signature

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, digital_copy, filled, matrix_and_bias, of_replica, represented, stacked
+from ohmgrad.nn.layer import (
+    blank,
+    digital_copy,
+    filled,
+    matrix_and_bias,
+    named_options,
+    of_replica,
+    represented,
+    stacked,
+)
 
 
 class AnalogLinear(nn.Module):
@@ -31,6 +40,7 @@ class AnalogLinear(nn.Module):
     torch.Size([5, 2])
     """
 
+    @named_options
     def __init__(
         self,
         in_features: int,
