@@ -145,5 +145,5 @@ def test_inputs_of_other_shapes(shape, message):
 
 
 def test_a_misspelt_setting_of_the_hardware():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'devise'"):
+    with pytest.raises(TypeError, match="AnalogConv2d has no option 'devise', did you mean 'device'"):
         AnalogConv2d(2, 4, 3, devise=Ideal())

@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from ohmgrad.crossbar.once import once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ class _Grow(torch.autograd.Function):
         return y.view_as(y)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         (gradient,) = ctx.saved_tensors
         return d, gradient if ctx.needs_input_grad[1] else None, None
@@ -160,7 +161,7 @@ class _Clip(torch.autograd.Function):
         return torch.clamp(x, -of.size, of.size)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, e: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         (x,) = ctx.saved_tensors
         return e, ctx.of.gradient(x, e) if ctx.needs_input_grad[1] else None, None

@@ -425,6 +425,19 @@ class Tile(nn.Module):
             update, lr = update.scaled(1.0 / (self.scale * factor)), lr * factor
         self.algorithm.update(self.state, update, lr)
 
+    def _replicate_for_data_parallel(self) -> Tile:
+        """What torch.nn.DataParallel asks for at each call."""
+        raise RuntimeError(
+            "DataParallel would train copies of a tile and drop them: leave it out, and train on one device"
+        )
+
+    def __prepare_scriptable__(self) -> Tile:
+        """What torch.jit.script asks for."""
+        raise RuntimeError(
+            "torch.jit.script cannot compile a tile: script ohmgrad.to_digital(model), which computes with the weights "
+            "that the tiles represent now"
+        )
+
 
 def _version(handle: Tensor) -> int:
     """How often somebody wrote into it."""

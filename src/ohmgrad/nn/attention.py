@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, pad, scaled_dot_product_attention
 
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, filled
+from ohmgrad.nn.layer import blank, child_seeds, filled, named_options
 from ohmgrad.nn.linear import AnalogLinear
+from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import fitting, joined, need_bias, read_only
 
 OWN = ("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -49,6 +50,7 @@ class AnalogMultiheadAttention(nn.Module):
     v_proj: AnalogLinear
     out_proj: AnalogLinear
 
+    @named_options
     def __init__(
         self,
         embed_dim: int,
@@ -185,8 +187,8 @@ class AnalogMultiheadAttention(nn.Module):
             S), or None.
         """
         inputs = (query, key, value)
-        if any(x.is_nested for x in inputs):
-            raise ValueError("AnalogMultiheadAttention needs plain tensors, got a nested one")
+        for name, x in zip(("query", "key", "value"), inputs, strict=True):
+            check_input(x, name)
         lead = len(self.replicas)
         if query.dim() - lead not in (2, 3) or any(x.dim() != query.dim() for x in inputs):
             needed = f"{lead + 2} or {lead + 3}"

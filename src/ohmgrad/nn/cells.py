@@ -21,6 +21,7 @@ from ohmgrad.nn.gates import (
 )
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import filled, of_replica
+from ohmgrad.nn.refusals import check_input
 
 # torch's cells do not name their mode.
 MODES: dict[type[nn.RNNCellBase], str] = {nn.GRUCell: "GRU", nn.LSTMCell: "LSTM"}
@@ -55,6 +56,7 @@ class AnalogCell(Gated):
 
     def forward(self, input: Tensor, hx: Tensor | State | None = None) -> Any:
         """(*replica, batch, in) or (*replica, in) to the next state, as torch's cell; hx: the state before, or zero."""
+        check_input(input, "input")
         lead, n_states = len(self.replicas), 2 if self.mode == "LSTM" else 1
         is_right = input.dim() - lead in (1, 2) and input.shape[:lead] == self.replicas
         if not is_right or input.shape[-1] != self.input_size:

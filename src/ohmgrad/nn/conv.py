@@ -17,7 +17,8 @@ from torch.nn.functional import pad
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import (
     fitting,
     matrix_and_bias,
@@ -53,6 +54,7 @@ class AnalogConv(nn.Module):
     digital: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
     __setattr__, __delattr__ = read_only(shows_weight_and_bias)
 
+    @named_options
     def __init__(
         self,
         in_channels: int,
@@ -202,6 +204,7 @@ class AnalogConv(nn.Module):
         return (*self.replicas, self.groups) if self.groups > 1 else self.replicas
 
     def _check(self, x: Tensor) -> None:
+        check_input(x, "input")
         n, lead = len(self.kernel_size), len(self.replicas)
         is_right = x.dim() in (lead + n + 1, lead + n + 2) and x.shape[:lead] == self.replicas
         if not is_right or x.shape[-1 - n] != self.in_channels:

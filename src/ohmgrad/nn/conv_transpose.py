@@ -23,7 +23,8 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import fitting, matrix, need_bias, program_affine, read_only, shown
 from ohmgrad.nn.windows import folded
 
@@ -53,6 +54,7 @@ class AnalogConvTranspose(nn.Module):
     )
     digital: ClassVar[type[nn.ConvTranspose1d] | type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]]
 
+    @named_options
     def __init__(
         self,
         in_channels: int,
@@ -240,6 +242,7 @@ class AnalogConvTranspose(nn.Module):
         return (*self.replicas, self.groups) if self.groups > 1 else self.replicas
 
     def _check(self, x: Tensor) -> None:
+        check_input(x, "input")
         n, lead = len(self.kernel_size), len(self.replicas)
         is_right = x.dim() in (lead + n + 1, lead + n + 2) and x.shape[:lead] == self.replicas
         if not is_right or x.shape[-1 - n] != self.in_channels or 0 in x.shape[-n:]:

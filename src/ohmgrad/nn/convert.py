@@ -28,6 +28,7 @@ from ohmgrad.nn.layer import AnalogLayer
 from ohmgrad.nn.linear import AnalogLinear
 from ohmgrad.nn.rnn import AnalogGRU, AnalogLSTM, AnalogRNN
 from ohmgrad.nn.rules import Rule
+from ohmgrad.nn.spelling import spelled
 from ohmgrad.nn.understood import READ_OUTSIDE, difference, patched
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
@@ -54,6 +55,7 @@ LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
 Tree = dict[str, nn.Module]
 
 
+@spelled
 def convert(
     model: nn.Module | Sequence[nn.Module],
     *,
@@ -138,6 +140,7 @@ def convert(
     return analog
 
 
+@spelled
 def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
     """The same model with torch's layers, of the weights that the tiles represent now; a deep copy.
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import fitting, matrix, program_affine, read_only, shown
 
 # Options of torch's layer that act on its weights or on their gradient, and have no meaning on a tile.
@@ -42,6 +43,7 @@ class AnalogEmbedding(nn.Module):
 
     __setattr__, __delattr__ = read_only(lambda layer, name: name == "weight")
 
+    @named_options
     def __init__(
         self,
         num_embeddings: int,
@@ -103,6 +105,7 @@ class AnalogEmbedding(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*replica, ...) to (*replica, ..., embedding_dim)."""
+        check_input(input, "input")
         if input.is_floating_point() or input.shape[: len(self.replicas)] != self.replicas:
             raise ValueError(
                 f"input needs integers of the shape {(*self.replicas, '...')}, "

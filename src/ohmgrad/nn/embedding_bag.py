@@ -20,7 +20,8 @@ from torch.nn.functional import pad
 from ohmgrad.nn.embedding import REFUSED
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import fitting, matrix, program_affine, read_only, shown
 
 MODES = ("sum", "mean", "max")
@@ -56,6 +57,7 @@ class AnalogEmbeddingBag(nn.Module):
 
     __setattr__, __delattr__ = read_only(lambda layer, name: name == "weight")
 
+    @named_options
     def __init__(
         self,
         num_embeddings: int,
@@ -176,6 +178,7 @@ class AnalogEmbeddingBag(nn.Module):
         return pad(y, (0, 0, 0, 1)).gather(-2, first[..., :n_bags, :])  # behind the last place there are zeros
 
     def _check(self, x: Tensor, offsets: Tensor | None, weights: Tensor | None) -> None:
+        check_input(input, "input")
         """Shapes and dtypes."""
         lead = len(self.replicas)
         if x.is_nested:

@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
+from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
 from ohmgrad.nn.graph import handles, keep
+from ohmgrad.nn.refusals import REPLACED, check_input, is_own
 from ohmgrad.pulses.forms import Outer
 
 
@@ -33,7 +34,7 @@ class _TileRead(torch.autograd.Function):
         return _product(tile, x, r)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         (x,), tile = ctx.saved_tensors, ctx.tile
         needs_x, *needs_handle = ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]
@@ -42,7 +43,7 @@ class _TileRead(torch.autograd.Function):
             # torch is done with d, and may give its memory to a bias's gradient; x may be anybody's.
             d = d.clone(memory_format=torch.contiguous_format)
             update = Outer(d, x if ctx.owns_x else x.clone(memory_format=torch.contiguous_format))
-            gradients = keep(tile, update, ctx.next_functions)
+            gradients = keep(ctx, update)
         with exactly(d):
             return tile.read_transposed(d) if needs_x else None, None, None, None, *gradients
 
@@ -106,14 +107,20 @@ def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
         owns_x: nobody else has the memory of x, so that the update need not copy it.
 
     Raises:
-        TypeError, ValueError: x has another dtype or shape than the tile asks for.
+        TypeError, ValueError: x has another dtype or shape than the tile asks for, or is sparse or nested.
+        RuntimeError: in what `ohmgrad.nn.refusals` names.
     """
+    is_compiled = check_input(x)
+    handle = tile.handle
+    if not is_own(handle):
+        raise RuntimeError(REPLACED)
     n_out, n_in = tile.shape[0], tile.shape[1] - tile.has_bias
     replicas = tile.replicas
     if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
-        x = x.to(tile.handle.dtype)
-    if x.dtype != tile.handle.dtype:
-        raise TypeError(f"x needs the tile's dtype {tile.handle.dtype}, got {x.dtype}")
+        x = x.to(handle.dtype)
+    if x.dtype != handle.dtype:
+        way = "read its real and imaginary parts apart" if x.is_complex() else f"x.to({handle.dtype}) has it"
+        raise TypeError(f"x needs the tile's dtype {handle.dtype}, got {x.dtype}: {way}")
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
     vectors, limits = x.reshape(*replicas, -1, n_in), tile.in_range
@@ -122,9 +129,9 @@ def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
     if tile.has_bias:
         vectors = pad(vectors, (0, 1), value=1.0)
     r = None if limits is None else limits.size
-    if torch.compiler.is_compiling():
+    if is_compiled:
         call = tile.calls.add_(1).clone()
-        y = torch.ops.ohmgrad.read(vectors, tile.handle, call, tile.number, r)
+        y = torch.ops.ohmgrad.read(vectors, handle, call, tile.number, r)
     else:
         y = cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile)))
     if limits is not None and limits.settings.manage_output_clipping:

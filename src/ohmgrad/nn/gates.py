@@ -22,7 +22,7 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, named_options, represented, stacked
 from ohmgrad.nn.weights import fitting, matrix_and_bias, program_affine, read_only, shown
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (*replica, batch, size)
@@ -67,6 +67,7 @@ class Gated(nn.Module):
     replicas: tuple[int, ...]
     __setattr__, __delattr__ = read_only(lambda layer, name: name == "weights" or shown_tile(layer, name) is not None)
 
+    @named_options
     def __init__(
         self,
         *args: Any,  # torch's own have no narrower signature

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ohmgrad.crossbar.grid import Grid
+from ohmgrad.crossbar.once import TWICE
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.pulses.forms import Update
 
@@ -29,20 +29,26 @@ def handles(tile: Tile | Grid) -> list[nn.Parameter]:
     return [one.handle for one in tiles]
 
 
-def keep(tile: Tile | Grid, update: Update, nodes: Sequence[tuple[Any, int]]) -> list[Tensor | None]:
+def keep(ctx: Any, update: Update) -> list[Tensor | None]:
     """Leave an update on its tiles, or return it as gradients of their handles where autograd has to see them.
 
     Args:
-        tile: the tile or grid. update: of the whole matrix; its memory is the tile's from now on.
-        nodes: `ctx.next_functions`, of which the last are the handles'.
+        ctx: of a function of `ctx.tile`, whose last arguments are the handles.
+        update: of the whole matrix; its memory is the tile's from now on.
+
+    Raises:
+        RuntimeError: the backward pass is to be differentiated.
     """
-    parts = tile.parts(update)
-    return [_keep(one, part, node) for (one, part), (node, _) in zip(parts, nodes[-len(parts) :], strict=True)]
+    parts = ctx.tile.parts(update)
+    nodes = ctx.next_functions[-len(parts) :]
+    return [_keep(one, part, node, ctx.is_twice) for (one, part), (node, _) in zip(parts, nodes, strict=True)]
 
 
-def _keep(tile: Tile, update: Update, node: Any) -> Tensor | None:
+def _keep(tile: Tile, update: Update, node: Any, is_twice: bool) -> Tensor | None:
     if node is None:
         return None  # frozen
+    if is_twice and _is_asked(node):
+        raise RuntimeError(TWICE)
     try:
         if not torch._C._will_engine_execute_node(node):
             return None  # autograd.grad(loss, x) asks for no parameter's gradient
@@ -52,3 +58,10 @@ def _keep(tile: Tile, update: Update, node: Any) -> Tensor | None:
         return tile.gradient(update)
     tile.record(update)  # a tenth of the time that autograd takes to do the same
     return None
+
+
+def _is_asked(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:
+        return True

@@ -15,10 +15,12 @@ from ohmgrad.crossbar.tile import Algorithm, Tile
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
+from ohmgrad.nn.spelling import spelled_fields
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 
+@spelled_fields
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
     """Makes the tiles of a layer, which asks for nothing else.

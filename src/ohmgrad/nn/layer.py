@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,33 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.represented import plain
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.hardware import Hardware
+from ohmgrad.nn.spelling import check_options, keywords
 
 M = TypeVar("M", bound=nn.Module)
+P = ParamSpec("P")
+
+
+def named_options(init: Callable[P, None]) -> Callable[P, None]:
+    """An analog layer's __init__ that tells a misspelt option, with the nearest right one, and a missing device."""
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        kind = type(args[0])
+        check_options(kind.__name__, kwargs, _options(kind), ["device"])
+        init(*args, **kwargs)
+
+    return checked
+
+
+@functools.cache
+def _options(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Names of the options of an analog layer: its own, those of `Hardware`, and torch's where it passes them on."""
+    digital = getattr(kind, "digital", None)
+    torchs = [] if digital is None else list(keywords(digital.__init__))
+    if digital is not None and issubclass(digital, nn.RNNBase):  # whose subclasses do not name them
+        torchs = [name for name in keywords(nn.RNNBase.__init__) if name != "mode"]
+        torchs += ["nonlinearity"] * issubclass(digital, nn.RNN)
+    return tuple(dict.fromkeys([*torchs, *keywords(kind.__init__), *keywords(Hardware)]))
 
 
 class AnalogLayer(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, digital_copy, filled, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, digital_copy, filled, named_options, of_replica, represented, stacked
 from ohmgrad.nn.weights import (
     fitting,
     matrix_and_bias,
@@ -42,6 +42,7 @@ class AnalogLinear(nn.Module):
 
     __setattr__, __delattr__ = read_only(shows_weight_and_bias)
 
+    @named_options
     def __init__(
         self,
         in_features: int,

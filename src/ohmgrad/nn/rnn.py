@@ -28,6 +28,7 @@ from ohmgrad.nn.gates import (
 )  # fmt: skip
 from ohmgrad.nn.hardware import Hardware
 from ohmgrad.nn.layer import filled, of_replica
+from ohmgrad.nn.refusals import check_input
 
 
 class AnalogRecurrent(Gated):
@@ -139,6 +140,7 @@ class AnalogRecurrent(Gated):
         return torch.cat(outputs[::-1] if is_reverse else outputs, -2), state
 
     def _check(self, x: Tensor) -> None:
+        check_input(x, "input")
         lead = len(self.replicas)
         is_right = x.dim() - lead in (2, 3) and x.shape[:lead] == self.replicas and x.shape[-1] == self.input_size
         if not is_right:

@@ -13,12 +13,14 @@ from ohmgrad.crossbar.tile import Algorithm
 from ohmgrad.crossbar.tile import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
+from ohmgrad.nn.spelling import spelled_fields
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
 SETTINGS = ("device", "algorithm", "update", "count_pulses", "periphery", "mapping")
 
 
+@spelled_fields
 @dataclass(frozen=True)
 class Rule:
     """What `convert` does with some layers. Of several rules that match a layer, the first decides.

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
+from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.programming import checked
 from ohmgrad.crossbar.represented import COPY, WRITTEN, Represented, represent
 from ohmgrad.crossbar.tile import Tile, exactly
@@ -33,9 +33,9 @@ class _TileMatrix(torch.autograd.Function):
         return tile.matrix
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
-        return None, *keep(ctx.tile, Dense(d.clone()), ctx.next_functions)
+        return None, *keep(ctx, Dense(d.clone()))
 
 
 # In a graph of torch.compile two operators stand for the same, as in `function`.

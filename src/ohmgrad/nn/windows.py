@@ -14,8 +14,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ohmgrad.crossbar.once import once
 from ohmgrad.pulses.numba_target import specialised
 
 WIDTH, IS_BACK = 1, False  # of a template: the kernel's last size, and whether rows are added to what they came from
@@ -77,7 +77,7 @@ class _Rows(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         dx = d.new_zeros(ctx.shape)
         _kernel(int(ctx.geometry[10]), True)(_flat(dx), _flat(d), ctx.geometry)
@@ -93,7 +93,7 @@ class _Folded(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch's own signature is (*grad_outputs)
         out = d.new_empty(ctx.shape)
         _kernel(int(ctx.geometry[10]), False)(_flat(d), _flat(out), ctx.geometry)
