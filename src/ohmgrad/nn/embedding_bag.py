@@ -178,11 +178,11 @@ class AnalogEmbeddingBag(nn.Module):
         return pad(y, (0, 0, 0, 1)).gather(-2, first[..., :n_bags, :])  # behind the last place there are zeros
 
     def _check(self, x: Tensor, offsets: Tensor | None, weights: Tensor | None) -> None:
-        check_input(input, "input")
         """Shapes and dtypes."""
         lead = len(self.replicas)
-        if x.is_nested:
+        if isinstance(x, Tensor) and x.is_nested:
             raise ValueError("input needs a plain tensor, got a nested one: its values() and offsets() make bags too")
+        check_input(x, "input")
         is_right = not x.is_floating_point() and x.shape[:lead] == self.replicas
         if not is_right or x.dim() != lead + (2 if offsets is None else 1):
             wanted = "bags, places" if offsets is None else "places"
