@@ -36,6 +36,8 @@ def once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tu
 
     @functools.wraps(backward)
     def passed(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.compiler.is_compiling():  # a graph of torch.compile refuses on its own
+            return backward(ctx, *errors)
         if peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORM)
         ctx.is_twice = torch.is_grad_enabled()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -53,6 +53,7 @@ LAYERS: dict[type[nn.Module], type[AnalogLayer]] = {
 }
 
 Tree = dict[str, nn.Module]
+K = TypeVar("K", bound=type)
 
 
 @spelled
@@ -163,11 +164,11 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
     converted: dict[int, nn.Module] = {}
     done: list[str] = []
     for name, module in model.named_modules():
-        kind = next((k for k in LAYERS.values() if isinstance(module, k)), None)
+        kind, layer = _kind(module, LAYERS.values()), cast(Any, module)  # an AnalogLayer, if it has a kind
         if kind is not None and not _lies_inside(name, done):
             if reason := patched(module, kind):
                 raise ValueError(f"to_digital needs {kind.__name__} as it is, but {name!r} is not: {reason}; undo it")
-            converted[id(module)] = module.to_digital(*index)
+            converted[id(module)] = layer.to_digital(*index)
             done.append(name)
     digital = _copied(model, converted)
     fused.restore(digital)
@@ -183,8 +184,13 @@ def why_digital(module: nn.Module) -> str | None:
     >>> why_digital(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
     'its weight is computed'
     """
-    kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
+    kind = _kind(module, LAYERS)
     return None if kind is None else difference(module, kind)
+
+
+def _kind(module: nn.Module, kinds: Iterable[K]) -> K | None:
+    """The first class that a module is an instance of."""
+    return next((kind for kind in kinds if isinstance(module, kind)), None)
 
 
 def reasons(model: nn.Module) -> dict[str, str]:
@@ -215,7 +221,7 @@ def _find(tree: Tree) -> dict[str, type[nn.Module]]:
     found: dict[str, type[nn.Module]] = {}
     others = reasons(tree[""])
     for name, module in tree.items():  # holders come first
-        kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
+        kind = _kind(module, LAYERS)
         if kind is not None and name not in others and not _lies_inside(name, found):
             if any(is_lazy(p) or p.is_meta for p in module.parameters()):
                 raise ValueError(

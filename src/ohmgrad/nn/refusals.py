@@ -25,7 +25,7 @@ except ImportError:  # another torch, which gives its own words
     def _get_tracing_state() -> Any:
         return None
 
-    def _get_dispatch_mode(_: Any) -> Any:
+    def _get_dispatch_mode(mode_key: Any) -> Any:
         return None
 
 

@@ -49,7 +49,7 @@ def difference(module: nn.Module, kind: type[nn.Module]) -> str | None:
     return _own_code(module, kind) or _own_weights(module) or _own_parts(module)
 
 
-def patched(module: nn.Module, kind: type[nn.Module]) -> str | None:
+def patched(module: nn.Module, kind: type) -> str | None:
     """Say which method the class or the instance has of its own where `kind` has another; None for none."""
     for name in _methods(kind):
         if name in vars(module):
@@ -61,7 +61,7 @@ def patched(module: nn.Module, kind: type[nn.Module]) -> str | None:
 
 
 @functools.cache
-def _methods(kind: type[nn.Module]) -> tuple[str, ...]:
+def _methods(kind: type) -> tuple[str, ...]:
     """Names of all code of a class that may say what a layer computes."""
     code = {name: inspect.getattr_static(kind, name) for name in dir(kind) if name not in FREE}
     return tuple(n for n, v in code.items() if callable(v) or isinstance(v, property | classmethod | staticmethod))
@@ -107,7 +107,7 @@ def _own_parts(module: nn.Module) -> str | None:
     parts = dict(module._modules)
     if isinstance(module, nn.MultiheadAttention):
         out = parts.pop("out_proj", None)
-        if type(out) not in (NonDynamicallyQuantizableLinear, nn.Linear):
+        if out is None or type(out) not in (NonDynamicallyQuantizableLinear, nn.Linear):
             return f"its out_proj is a {type(out).__name__}"
         inside = patched(out, type(out)) or _own_weights(out) or _own_parts(out)
         if inside is not None:
