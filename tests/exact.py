@@ -9,6 +9,7 @@ def assert_within_ulps(actual: Tensor, expected: Tensor, ulps: float) -> None:
 
     A sum of n terms in another order is off by about n roundings of its largest partial sum, not of its result.
     """
+    actual, expected = actual.detach(), expected.detach()
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
     scale = float(expected.abs().max()) * torch.finfo(expected.dtype).eps
     worst = float((actual - expected).abs().max())

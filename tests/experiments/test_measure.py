@@ -115,7 +115,7 @@ def test_predicted_floor_and_bound_of_analog_sgd():
     model, gradients = two_tiles(AnalogSGD())
     predicted, bound = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for name in LAYERS:
-        g, share = gradients[f"{name}.tile"], model.get_submodule(name).weight.detach() / 0.5
+        g, share = gradients[f"{name}.tile"], model.get_submodule(name).weight / 0.5
         predicted += (g.mean_abs * share).square().sum((-2, -1))
         worst = share.abs().amax((-2, -1)).square()
         bound += g.variance.sum((-2, -1)) * worst / (1.0 - worst)
