@@ -26,7 +26,7 @@ from rich.progress import track
 
 import ohmgrad
 from ohmgrad.algorithms import AGAD, AnalogSGD, ChoppedTikiTakaV2, MixedPrecision, TikiTaka, TikiTakaV2
-from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.pulses.forms import Outer
 from ohmgrad.report.files import write_json
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.devices import Device
 from ohmgrad.theory import Descent, Noise, descend
 from ohmgrad.theory.instances import Quadratic

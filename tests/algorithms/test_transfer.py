@@ -7,7 +7,7 @@ from chance import assert_counts, assert_mean
 from exact import assert_bits
 from ohmgrad import Crossbar, LowRank, Outer, Tile
 from ohmgrad.algorithms import ChoppedTikiTakaV2, MixedPrecision, TikiTaka, chopper, transfer
-from ohmgrad.crossbar.tile import State
+from ohmgrad.crossbar.algorithm import State
 from ohmgrad.devices import Ideal, SoftBounds
 
 

@@ -26,7 +26,7 @@ from ohmgrad.algorithms import (
     TikiTaka,
     TikiTakaV2,
 )
-from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.devices import Ideal
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 

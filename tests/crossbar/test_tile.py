@@ -5,8 +5,8 @@ import torch
 
 from exact import assert_bits, assert_within_ulps
 from ohmgrad import AnalogSGD, Dense, ExpectedUpdate, LowRank, Outer, TikiTaka, Tile
+from ohmgrad.crossbar.algorithm import State
 from ohmgrad.crossbar.gradient import Gradient
-from ohmgrad.crossbar.tile import State
 from ohmgrad.devices import Ideal
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 

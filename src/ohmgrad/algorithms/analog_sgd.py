@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ohmgrad.crossbar.algorithm import NewCrossbar, State
 from ohmgrad.crossbar.cost import Cost, cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Step
-from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.pulses.forms import Update
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ohmgrad import random
+from ohmgrad.crossbar.algorithm import State
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.crossbar.tile import State
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
 

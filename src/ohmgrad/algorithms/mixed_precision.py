@@ -19,10 +19,10 @@ from torch import Tensor
 from ohmgrad import random
 from ohmgrad.algorithms import transfer
 from ohmgrad.algorithms.rules import need
+from ohmgrad.crossbar.algorithm import NewCrossbar, State
 from ohmgrad.crossbar.cost import Cost, cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Step
-from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.pulses.forms import Outer, Update
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ohmgrad.algorithms import transfer
 from ohmgrad.algorithms.rules import need, need_lines, scaled
+from ohmgrad.crossbar.algorithm import NewCrossbar, State
 from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Step
-from ohmgrad.crossbar.tile import NewCrossbar, State
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Update
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ohmgrad.algorithms.analog_sgd import AnalogSGD
 from ohmgrad.algorithms.rules import need
+from ohmgrad.crossbar.algorithm import Algorithm, NewCrossbar, State
 from ohmgrad.crossbar.cost import Cost
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Step
-from ohmgrad.crossbar.tile import Algorithm, NewCrossbar, State
 from ohmgrad.pulses.forms import Outer, Update
 
 

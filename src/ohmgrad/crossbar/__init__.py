@@ -1,11 +1,13 @@
 """Floor 3: arrays of devices, and the tiles that layers own."""
 
+from ohmgrad.crossbar.algorithm import Algorithm, State
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Counters
 from ohmgrad.crossbar.grid import Grid, place
 from ohmgrad.crossbar.input_range import InputRange
 from ohmgrad.crossbar.make import make_crossbar
-from ohmgrad.crossbar.tile import Algorithm, Mapping, State, Tile
+from ohmgrad.crossbar.mapping import Mapping
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.crossbar.zero_shift import zero_shift
 
 __all__ = [

@@ -141,6 +141,7 @@ class Gradient(Tensor):
         plain = tree_map(lambda a: numbers[id(a)] if isinstance(a, Gradient) else a, (args, kwargs))
         result = func(*plain[0], **plain[1])
         for g in written:
+            assert isinstance(g, Gradient)  # seen to above; said for the type checker
             g.held.parts, g.held.edit = [(Dense(numbers[id(g)]), 1.0)], func.overloadpacket._qualified_op_name
         return (written[0] if len(written) == 1 and isinstance(args[0], Gradient) else None) if written else result
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad import random
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.crossbar import Crossbar
+from ohmgrad.crossbar.mapping import Mapping
 from ohmgrad.crossbar.numbers import number
 from ohmgrad.crossbar.programming import checked, restart_scale
 from ohmgrad.crossbar.represented import Represented, represent
-from ohmgrad.crossbar.tile import Algorithm, Mapping, Tile, sum_of
+from ohmgrad.crossbar.tile import Tile, sum_of
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
 

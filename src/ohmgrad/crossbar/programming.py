@@ -17,7 +17,8 @@ from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 
 if TYPE_CHECKING:
-    from ohmgrad.crossbar.tile import State, Tile
+    from ohmgrad.crossbar.algorithm import State
+    from ohmgrad.crossbar.tile import Tile
 
 
 def program(tile: Tile, weight: Tensor) -> None:

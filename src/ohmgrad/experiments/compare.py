@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ohmgrad import random
 from ohmgrad.algorithms import AnalogSGD, TikiTaka
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import Device, Ideal
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 from ohmgrad.experiments.data import Dataset

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from ohmgrad.algorithms import AnalogSGD
+from ohmgrad.crossbar.algorithm import State
 from ohmgrad.crossbar.changed import changed
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.crossbar.tile import State, Tile, sum_of
+from ohmgrad.crossbar.tile import Tile, sum_of
 from ohmgrad.devices import Ideal
 from ohmgrad.periphery import IO, PERFECT, without
 from ohmgrad.periphery.reader import Reader

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ohmgrad import random
 from ohmgrad.algorithms.chopper import symmetric_point
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.changed import changed
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.make import make_crossbar
-from ohmgrad.crossbar.tile import Algorithm, Tile, sum_of
+from ohmgrad.crossbar.tile import Tile, sum_of
 from ohmgrad.crossbar.vector_cells import VectorCells
 from ohmgrad.devices import Device, Ideal, reference_cell
 from ohmgrad.devices.cells import Cell

@@ -17,8 +17,8 @@ from ohmgrad.algorithms import (
     TikiTaka,
     TikiTakaV2,
 )
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.elements import Step
-from ohmgrad.crossbar.tile import Algorithm
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import AnalogSGD, MultiTile
-from ohmgrad.crossbar.tile import Algorithm
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.devices import Device, Ideal, SoftBounds
 from ohmgrad.experiments.compare import CompareSettings, batches, network
 from ohmgrad.experiments.data import Dataset

@@ -20,7 +20,8 @@ from scipy import stats
 from scipy.stats import qmc
 from torch import Tensor, nn
 
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import Device
 from ohmgrad.devices.presets import aihwkit_soft_bounds
 from ohmgrad.experiments.compare import CompareSettings, batches, need_single, network

@@ -28,8 +28,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from ohmgrad.algorithms import ALGORITHMS
-from ohmgrad.crossbar.tile import Algorithm
-from ohmgrad.crossbar.tile import Mapping as WeightMapping
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.mapping import Mapping as WeightMapping
 from ohmgrad.devices import Device, catalog
 from ohmgrad.experiments.data import DATASETS
 from ohmgrad.experiments.networks import NETWORKS, Network

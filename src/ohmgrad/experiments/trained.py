@@ -13,7 +13,7 @@ import torch
 from ohmgrad import checkpoint
 from ohmgrad.algorithms import ALGORITHMS
 from ohmgrad.crossbar.input_range import InputRange
-from ohmgrad.crossbar.tile import Mapping as WeightMapping
+from ohmgrad.crossbar.mapping import Mapping as WeightMapping
 from ohmgrad.devices import DEVICES
 from ohmgrad.experiments.data import Dataset, load
 from ohmgrad.experiments.networks import NETWORKS

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ohmgrad import random
-from ohmgrad.crossbar.tile import Algorithm
-from ohmgrad.crossbar.tile import Mapping as WeightMapping
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.mapping import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.nn import fused, held, hooks

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ohmgrad.algorithms import AnalogSGD
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.grid import Grid, place
-from ohmgrad.crossbar.tile import Algorithm, Tile
-from ohmgrad.crossbar.tile import Mapping as WeightMapping
+from ohmgrad.crossbar.mapping import Mapping as WeightMapping
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.nn.spelling import spelled_fields

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ohmgrad.crossbar.tile import Algorithm
-from ohmgrad.crossbar.tile import Mapping as WeightMapping
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.mapping import Mapping as WeightMapping
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.nn.spelling import spelled_fields

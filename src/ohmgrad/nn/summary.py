@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.grid import Grid
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.base import Device
 from ohmgrad.nn.convert import LAYERS, reasons
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import AnalogSGD
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.base import Device
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 from ohmgrad.theory.error import asymmetry

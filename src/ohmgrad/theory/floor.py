@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 
 from ohmgrad.algorithms import AnalogSGD, MixedPrecision
+from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.crossbar import Crossbar
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices.base import Device
 from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate

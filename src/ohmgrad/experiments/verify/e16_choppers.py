@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import AGAD, ChoppedTikiTakaV2, TikiTakaV2
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import ConstantStep, SoftBoundsReference
 from ohmgrad.experiments.verify.planted import choppers_stuck
 from ohmgrad.experiments.verify.verdict import Estimate, Panel, Point, Verdict, equal, mean, of_groups, worst

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ohmgrad.algorithms import AGAD, AnalogSGD, ChoppedTikiTakaV2, TikiTakaV2
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import SoftBoundsReference
 from ohmgrad.experiments.verify.planted import choppers_stuck
 from ohmgrad.experiments.verify.verdict import Claim, Panel, Point, Verdict, at_least, at_most, mean, of_runs

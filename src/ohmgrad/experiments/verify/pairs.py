@@ -14,7 +14,8 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from ohmgrad.crossbar.tile import Algorithm, Tile
+from ohmgrad.crossbar.algorithm import Algorithm
+from ohmgrad.crossbar.tile import Tile
 from ohmgrad.devices import Device
 from ohmgrad.pulses.forms import Dense
 from ohmgrad.theory import Noise
