@@ -278,6 +278,12 @@ def test_a_tied_decoder_trains_as_torchs(is_compiled, scale):
     assert_same_parameters(to_digital(analog), digital)
 
 
+def test_a_graph_takes_it_for_a_plain_tensor():
+    w = analog_linear().weight.detach()
+    total = torch.compile(lambda w: (2.0 * w).square().sum(), backend="eager", fullgraph=True)
+    torch.testing.assert_close(total(w), (2.0 * w).square().sum())
+
+
 def test_an_init_function_does_not_reach_crossbars():
     model = convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)), device=Ideal())
     state = copy.deepcopy(model.state_dict())

@@ -1,7 +1,8 @@
 """What tiles and layers show of their weights: a copy that nobody can write to, so that no write is lost silently.
 
 Reading it, and calculating with it, gives plain tensors. What shares its memory (views, `.data`, `.detach()`) cannot be
-written either, and as a NumPy array it is not writeable.
+written either, and as a NumPy array it is not writeable. A graph of torch.compile that is given one takes it for a
+plain tensor; most backends want `.clone()` of it. A layer inside a graph gives a plain tensor.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ class Represented(Tensor):
     ) -> Any:
         """Run a function of torch, unless it writes."""
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # a graph has no memory to look at, and no writes that it could tell
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__get__" and func == Tensor.requires_grad.__get__ and args[0]._parts is not None:  # type: ignore[attr-defined]  # a property of C
             return any(part.requires_grad for part in args[0]._parts)
