@@ -40,11 +40,11 @@ def once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tu
             return backward(ctx, *errors)
         if peek_interpreter_stack() is not None:
             raise RuntimeError(TRANSFORM)
-        ctx.is_twice = torch.is_grad_enabled()
+        ctx.is_twice = is_twice = torch.is_grad_enabled()
+        if not is_twice:
+            return backward(ctx, *errors)
         with torch.no_grad():
             results = backward(ctx, *errors)
-        if not ctx.is_twice:
-            return results
         others = (ctx.tile.handle, *errors) if hasattr(ctx, "tile") else errors
         return tuple(None if r is None else _Refused.apply(r, *others) for r in results)
 

@@ -21,12 +21,12 @@ def handles(tile: Tile | Grid) -> list[nn.Parameter]:
         RuntimeError: somebody wrote into one.
     """
     tiles = tile.members
-    is_wrapped = DistributedDataParallel._active_ddp_module is not None
-    for one in tiles:
-        if is_wrapped:
+    if DistributedDataParallel._active_ddp_module is not None:
+        for one in tiles:
             one.wrap()
+    for one in tiles:
         one.look()
-    return [one.handle for one in tiles]
+    return [one._parameters["handle"] for one in tiles]  # type: ignore[misc]  # a tile always has one
 
 
 def keep(ctx: Any, update: Update) -> list[Tensor | None]:
@@ -54,7 +54,8 @@ def _keep(tile: Tile, update: Update, node: Any, is_twice: bool) -> Tensor | Non
             return None  # autograd.grad(loss, x) asks for no parameter's gradient
     except RuntimeError:
         return tile.gradient(update)  # autograd.grad(loss, parameters) asks for it
-    if tile.handle._backward_hooks or tile.handle._post_accumulate_grad_hooks:
+    handle: Any = tile._parameters["handle"]
+    if handle._backward_hooks or handle._post_accumulate_grad_hooks:
         return tile.gradient(update)
     tile.record(update)  # a tenth of the time that autograd takes to do the same
     return None
