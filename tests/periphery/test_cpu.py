@@ -23,7 +23,7 @@ F32, SEED = torch.float32, torch.tensor(11)
 def test_the_same_numbers(io, dtype, monkeypatch):
     kernels, plain = Reader(io, direction=2, replicas=(), dtype=dtype), plain_reader(io, dtype, monkeypatch)
     assert_the_same_reads(io, dtype, kernels, plain, shape=(37, 90))
-    assert kernels._way.read.__name__ == "by_kernels" and plain._way.read.__name__ == "plainly"
+    assert kernels._ways[True].read.__name__ == "by_kernels" and plain._ways[True].read.__name__ == "plainly"
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (16, 25), (25, 16), (3, 1100)])

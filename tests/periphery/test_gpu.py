@@ -52,7 +52,7 @@ def kernels(monkeypatch):
 def test_the_same_numbers(io, dtype, kernels, monkeypatch):
     ours, plain = Reader(io, direction=2, replicas=(), dtype=dtype).to(HOME), plain_reader(io, dtype, monkeypatch)
     assert_the_same_reads(io, dtype, ours, plain.to(HOME), shape=(3, 6), n=6)
-    assert ours._way.read.__name__ == "by_kernels" and plain._way.read.__name__ == "plainly"
+    assert ours._ways[True].read.__name__ == "by_kernels" and plain._ways[True].read.__name__ == "plainly"
 
 
 class NoWord(TorchDispatchMode):

@@ -193,7 +193,7 @@ class TestManagement:
         path = reader(replace(DEFAULT, noise_management="average-abs-max", nm_decay=0.5))
         path(W, X, SEED)
         assert path.average == running_average(X.abs().amax(-1, keepdim=True), torch.tensor(math.nan).double(), 0.5)[-1]
-        assert set(path.state_dict()) == {"vectors", "average"}
+        assert set(path.state_dict()) == {"vectors", "evaluated", "average"}
 
     def test_bound_management_reads_again_with_smaller_inputs(self):
         io = replace(DEFAULT, out_bound=2.0, out_noise=0.0, out_res=0.0, inp_res=0.0)

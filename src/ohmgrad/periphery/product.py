@@ -47,7 +47,8 @@ def product(w: Tensor, x: Tensor, io: IO, lines: Lines, noise: Noise, scale: Ten
         scale: of `input_scale`, (*replica, batch, 1).
 
     Returns:
-        (*replica, batch, out); 0 where the scale is 0.
+        (*replica, batch, out); exactly 0 where the scale is 0, whatever the noise: the scale is the digital factor of
+        what the ADC gives, so that noise shrinks with the vector and there is none left of a vector of zeros.
     """
     if io.is_perfect:
         return x @ w.mT * io.out_scale
@@ -88,10 +89,14 @@ def input_scale(x: Tensor, io: IO, largest: Tensor) -> Tensor:
 
 
 def worst_case_scale(x: Tensor, io: IO) -> Tensor:
-    """Noise management "abs-max-np-sum": at least the largest size, more where sums may drive outputs to the bound."""
+    """Noise management "abs-max-np-sum": at least the largest size, more where sums may drive outputs to the bound.
+
+    nm_thres > 0 limits the largest size first.
+    """
     largest = largest_size(x)
+    largest = largest.clamp(max=io.nm_thres) if io.nm_thres > 0 else largest
     sums = torch.maximum(x.clamp(min=0).sum(-1, keepdim=True), -x.clamp(max=0).sum(-1, keepdim=True))
-    wanted = sums * io.nm_assumed_wmax / io.out_bound
+    wanted = sums * io.nm_assumed_wmax / io.out_unit
     if io.inp_step:
         wanted = torch.minimum(wanted, largest / io.inp_step * io.max_bm_res)
     return torch.maximum(largest, wanted)
@@ -107,6 +112,15 @@ def running_average(largest: Tensor, average: Tensor, decay: float) -> Tensor:
         now = torch.where(now.isnan(), size, now + decay * (size - now))
         after.append(now)
     return torch.stack(after, -1)[..., None] if after else largest
+
+
+def average_so_far(largest: Tensor, average: Tensor, decay: float) -> Tensor:
+    """The same in evaluation, which leaves the average as it is: one scale for all vectors, (*replica, batch, 1).
+
+    Where there is none, vectors are scaled as those of a first batch; NaN where a vector's own size is.
+    """
+    fixed = torch.where(largest.isnan(), largest, average[..., None, None])
+    return torch.where(average.isnan()[..., None, None], running_average(largest, average, decay), fixed)
 
 
 def _pass(
@@ -171,9 +185,9 @@ def _offset(v: Tensor, u: Tensor, io: IO, offset: Tensor | float) -> Tensor:
 
 def _sense(v: Tensor, io: IO, lines: Lines, noise: Noise, number: int) -> tuple[Tensor, Tensor]:
     """From the lines' ends to digital numbers; and which vectors had one at its bound."""
-    if io.out_nonlinearity:
+    if io.out_nonlinearity or (io.slope_calibration and io.r_series):
         mean = lines.slope.mean(-1, keepdim=True) if isinstance(lines.slope, Tensor) else lines.slope
-        gain = (1.0 + (mean + io.r_series) * io.slope_calibration * io.out_bound) ** 2
+        gain = (1.0 + (mean + io.r_series) * io.slope_calibration * io.out_unit) ** 2
         v = gain * v / (1.0 + (lines.slope * v).abs())
     v = _less_below_zero(v, io.out_asymmetry)
     if io.out_noise:
