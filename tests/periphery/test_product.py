@@ -98,6 +98,37 @@ class TestArray:
         torch.testing.assert_close(read(W, X, io), parts[0] - parts[1])
 
 
+class TestWithoutABound:
+    """Where the ADC has no bound, what is in units of it is in units of 1. aihwkit gives the same with out_bound=0."""
+
+    W = torch.tensor([[0.5, -0.4, 0.3, 0.6]], dtype=torch.float64)
+    X = torch.tensor([[1.0, -0.5, 0.25, 0.8]], dtype=torch.float64)
+
+    @pytest.mark.parametrize(("more", "expected"), [
+        ({"out_nonlinearity": 0.5}, 1.255 / (1 + 0.5 * 1.255)),
+        ({"out_nonlinearity": 0.5, "slope_calibration": 0.5}, 1.25**2 * 1.255 / (1 + 0.5 * 1.255)),
+        ({"r_series": 0.1, "slope_calibration": 0.5}, 1.05**2 * (2.805 / 1.2805 - 1.55 / 1.155)),
+    ])  # fmt: skip
+    def test_saturation_and_calibration(self, more, expected):
+        assert float(reader(replace(BARE, **more))(self.W, self.X, SEED)) == pytest.approx(expected, rel=1e-12)
+
+    def test_calibration_of_series_resistance_alone(self):
+        io = replace(BARE, out_bound=2.0, r_series=0.1, slope_calibration=0.5)
+        expected = 1.21 * (2.805 / 1.2805 - 1.55 / 1.155)
+        assert float(reader(io)(self.W, self.X, SEED)) == pytest.approx(expected, rel=1e-12)
+        assert expected == pytest.approx(1.0268, abs=5e-5)  # aihwkit's
+
+    def test_the_worst_case_of_sums(self):
+        # Sums 2.05 and 0.5, times 0.6.
+        assert float(worst_case_scale(self.X, BARE)) == pytest.approx(1.23)
+
+    @pytest.mark.parametrize(("limit", "expected"), [(0.0, 1.255), (0.5, 0.9515), (0.9, 1.205), (3.0, 1.255)])
+    def test_a_threshold_limits_the_worst_case(self, limit, expected):
+        # aihwkit's numbers. At 0.5 the sums ask for 2.05 * 0.6 / 2 = 0.615, and inputs are clipped there.
+        io = replace(BARE, inp_bound=1.0, out_bound=2.0, noise_management="abs-max-np-sum", nm_thres=limit)
+        assert float(reader(io)(self.W, self.X, SEED)) == pytest.approx(expected, abs=1e-12)
+
+
 class TestConverters:
     def test_dac_rounds_half_to_even_then_clips(self):
         io = replace(BARE, inp_bound=1.0, inp_res=0.125)
@@ -232,6 +263,15 @@ class TestManagement:
         x[2, 3] = bad
         got = reader(replace(DEFAULT, noise_management=kind))(W, x, SEED)
         assert got[2].isnan().all() and torch.isfinite(got[[0, 1, 3, 4]]).all()
+
+    @pytest.mark.parametrize("noise", ["inp_noise", "w_noise", "out_noise"])
+    def test_the_noise_of_a_vector_shrinks_with_it(self, noise):
+        # aihwkit reads a vector of zeros at scale 1 where it has input noise: out of line with vectors of 1e-30.
+        io = replace(DEFAULT, **({"out_noise": 0.0} | {noise: 0.5}))
+        got = reader(io)(W, torch.stack([X[0], 1e-30 * X[0], 0.0 * X[0]]), SEED).abs().amax(-1)
+        assert got[0] > 0.01 and 0.0 < got[1] < 1e-28 and got[2] == 0.0
+        fixed = reader(replace(io, noise_management="none"))(W, 0.0 * X, SEED)  # its scale is not the vector's own
+        assert bool(fixed.any()) == (noise != "w_noise")
 
     def test_nothing_in_nothing_out(self):
         x = X.clone()

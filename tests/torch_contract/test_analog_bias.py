@@ -108,14 +108,12 @@ def test_what_takes_in_the_constant_1_reads_the_bias(settings):
 
 
 def test_an_average_lags_behind_a_range():
-    with pytest.raises(ValueError, match="an input range needs noise_management without memory, got .*average-abs-max"):
+    with pytest.raises(ValueError, match=r"an input range needs noise_management without memory, got .*average-abs-max"):
         analog(nn.Linear(3, 2), 0.5, IO(**QUIET, noise_management="average-abs-max"))
 
 
 def test_a_transfers_line_is_driven_within_the_dac():
     # One-hot inputs are a constant 1 as well: at inp_bound 0.5 a transfer read half the column.
-    from ohmgrad import Crossbar
-
     w = torch.linspace(-0.6, 0.6, 6).reshape(2, 3)
     io = IO(**QUIET, noise_management="none", inp_bound=0.5)
     bar = Crossbar((2, 3), device=Ideal(), weight=w, periphery=Periphery(forward=io))

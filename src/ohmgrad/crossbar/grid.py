@@ -174,8 +174,8 @@ def need_whole_bias(periphery: Periphery | None, mapping: Mapping) -> None:
         )
     if mapping.input_range is not None and io.noise_management == "average-abs-max":
         raise ValueError(
-            f"an analog bias (digital_bias=False) with an input range needs noise_management without memory, got {kind}, "
-            'whose average lags behind the range and clips the bias: "none" leaves scaling to the range'
+            f"an analog bias (digital_bias=False) with an input range needs noise_management without memory, got "
+            f"{kind}, whose average lags behind the range and clips the bias: 'none' leaves scaling to the range"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reads that activation checkpointing computes a second time: a repeated read has the first one's noise, and counts once.
+"""Reads that activation checkpointing repeats: they have the noise of the first time, and count once.
 
 `torch.utils.checkpoint` runs a part of the network twice, the second time inside the backward pass, and takes both runs
 for equal. On hardware there is one read. So what a read moves (counters, which are the numbers of its noise, a running

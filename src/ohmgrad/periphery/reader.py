@@ -60,9 +60,9 @@ class Reader(nn.Module):
         replicas: leading dimensions.
         dtype: of inputs and weights.
 
-    Its state, in state_dict: `vectors`, how many were read in training, of which every noise is a function; `evaluated`,
-    how many in evaluation (`eval()`), which has noise of its own, so that training goes on as if there were none;
-    `average`, where noise management keeps one, which evaluation takes as it is.
+    Its state, in state_dict: `vectors`, how many were read in training, of which every noise is a function;
+    `evaluated`, how many in evaluation (`eval()`), which has noise of its own, so that training goes on as if there
+    were none; `average`, where noise management keeps one, which evaluation takes as it is.
     """
 
     vectors: Tensor
