@@ -65,13 +65,14 @@ def drawn(rng: np.random.Generator) -> dict[str, Any]:
         "out_noise": 0.0,
         "out_bound": math.inf if rng.random() < 0.15 else number(0.3, 12.0),
         "noise_management": str(rng.choice(list(THEIRS)[:6])),
-        "bound_management": str(rng.choice(["none", "iterative", "iterative-worst-case", "shift"])),
+        "bound_management": str(rng.choice(["none", "iterative", "iterative-worst-case"])),
         "mv_type": str(rng.choice(list(THEIRS)[-3:], p=[0.6, 0.2, 0.2])),
         "inp_res": float(rng.choice([0.0, 1 / 126, 0.05, 30.0])),
         "out_res": float(rng.choice([0.0, 1 / 510, 0.02, 100.0])),
-        "nm_decay": 0.2,
     }
-    fields |= sometimes(0.3, nm_thres=number(0.2, 2.0)) | sometimes(0.2, nm_assumed_wmax=number(0.2, 1.5))
+    if fields["noise_management"] == "none" and fields["bound_management"] == "iterative-worst-case":
+        fields["bound_management"] = "iterative"  # the peer forgets its scale there: a probe
+    fields |= sometimes(0.3, nm_thres=number(0.2, 2.0))
     fields |= sometimes(0.2, inp_asymmetry=number(0.0, 0.3)) | sometimes(0.2, out_asymmetry=number(0.0, 0.3))
     fields |= sometimes(0.25, ir_drop=number(0.1, 2.0), ir_drop_g_ratio=number(20.0, 500.0))
     fields |= sometimes(0.25, r_series=number(0.01, 0.3)) | sometimes(0.25, v_offset_w_min=number(-1.0, 0.0))
@@ -82,16 +83,15 @@ def drawn(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def exact_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Arrays of 5 x 8 with three reads: forward, backward, forward again."""
+    """Arrays of 5 x 8, each read forward twice or backward twice: the peer's directions share a running average."""
     made = []
     for k in range(N_EXACT):
         w, x, d = (rng.normal(0.0, 1.0, shape).astype(np.float32) for shape in ((5, 8), (20, 8), (20, 5)))
         x[3], x[4], d[5] = 0.0, x[4] * 1e-3, 0.0
-        forward = drawn(rng)
-        backward = drawn(rng)
+        kind, vectors, io = ("forward", x, drawn(rng)) if k % 2 else ("backward", d, drawn(rng))
         made.append({
-            "name": f"exact {k}", "w": (0.4 * w).tolist(), "repeats": 1, "forward": forward, "backward": backward,
-            "reads": [("forward", x.tolist()), ("backward", d.tolist()), ("forward", x[::-1].tolist())],
+            "name": f"exact {k}", "w": (0.4 * w).tolist(), "repeats": 1, "forward": io, "backward": io,
+            "reads": [(kind, vectors.tolist()), (kind, vectors[::-1].tolist())],
         })  # fmt: skip
     return made
 
@@ -106,7 +106,7 @@ def law_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
         "read again": {"out_noise": 0.1, "out_bound": 0.5, "noise_management": "abs-max",
                        "bound_management": "iterative"},
         "random steps in": {"inp_res": 0.1, "inp_sto_round": True},
-        "random steps out": {"out_res": 0.1, "out_bound": 2.0, "out_sto_round": True},
+        "random steps out": {"out_res": 0.1, "out_bound": 4.0, "out_sto_round": True},
         "polarities": {"out_noise": 0.1, "w_noise": 0.1, "mv_type": "pos-neg-separate-digital-sum"},
         "through a saturation": {"inp_noise": 0.2, "out_bound": 2.0, "out_nonlinearity": 0.8},
     }  # fmt: skip
@@ -130,7 +130,7 @@ def law_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
 def probes() -> list[dict[str, Any]]:
     """Reads that the two are known to answer differently."""
     again = BARE | {"noise_management": "abs-max", "bound_management": "iterative", "out_bound": 0.5}
-    average = BARE | {"noise_management": "average-abs-max", "nm_decay": 0.5}
+    average = BARE | {"noise_management": "average-abs-max"}
     offset = BARE | {"v_offset_std": 0.1, "v_offset_w_min": 0.0}
     one = [("forward", [[1.0, 0.5]])]
     cases = [
@@ -141,7 +141,9 @@ def probes() -> list[dict[str, Any]]:
         ("running average, after another direction", [[1.0, 0.0], [0.0, 1.0]], average,
          [("forward", [[1.0, 0.5]]), ("backward", [[9.0, 1.0]]), ("forward", [[4.0, 0.5]])]),
         ("voltage offsets", [[1.0]] * N_READS, offset, [("forward", [[1.0]])]),
-        ("infinite bound", [[0.5, -0.4]], BARE | {"out_bound": math.inf}, one),
+        ("worst case without noise management", [[0.6, 0.6]], BARE | {
+            "bound_management": "iterative-worst-case", "out_bound": 0.8, "out_res": 0.125},
+         [("forward", [[1.0, 0.8]])]),
     ]  # fmt: skip
     return [
         {"name": n, "w": w, "forward": io, "backward": io, "reads": r, "repeats": 1} for n, w, io, r in cases
@@ -206,12 +208,18 @@ def main() -> int:
     outputs = peer["outputs"]
     rows = [exact_row(c, ours(c, args.seed), outputs[c["name"]]) for c in exact]
     law_rows = [
-        {"case": c["name"]} | compare(ours(c, args.seed)[0], outputs[c["name"]][0]) for c in laws
-    ]  # fmt: skip
+        # Rounded, lest a test of laws tell two roundings of one number apart.
+        {"case": c["name"]} | compare(ours(c, args.seed)[0].round(5), outputs[c["name"]][0].round(5))
+        for c in laws
+    ]
     probe_rows = [probe_row(c, ours(c, args.seed), outputs[c["name"]]) for c in probed]
     by_name = {c["name"]: c for c in exact}
     for row in [r for r in rows if not r["agrees"]]:
-        print(f"{row['case']}: off by {row['worst']:.3g}", by_name[row["case"]]["forward"], by_name[row["case"]]["backward"])
+        print(
+            f"{row['case']}: off by {row['worst']:.3g}",
+            by_name[row["case"]]["forward"],
+            by_name[row["case"]]["backward"],
+        )
     for row in law_rows + probe_rows:
         print(row)
     n_off, n_laws_off = sum(not r["agrees"] for r in rows), sum(not r["agrees"] for r in law_rows)

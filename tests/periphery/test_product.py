@@ -88,6 +88,14 @@ class TestArray:
         io = replace(BARE, mv_type=mv_type, w_read_asymmetry_dtod=0.1)
         torch.testing.assert_close(read(W, X, io, Lines(asymmetry=xi)), expected)
 
+    @pytest.mark.parametrize("mv_type", ["pos-neg-separate", "pos-neg-separate-digital-sum"])
+    def test_negative_inputs_are_negative_voltages(self, mv_type):
+        # Where either polarity has an ADC's output of its own, the loss of negative outputs sees their true sign.
+        above, below = X.clamp(min=0) @ W.mT, X.clamp(max=0) @ W.mT
+        less = lambda v: torch.where(v < 0, 0.7 * v, v)  # noqa: E731
+        expected = less(above + below) if mv_type == "pos-neg-separate" else less(above) + less(below)
+        torch.testing.assert_close(read(W, X, replace(BARE, mv_type=mv_type, out_asymmetry=0.3)), expected)
+
     def test_a_digital_sum_converts_each_polarity(self):
         io = replace(BARE, out_bound=2.0, out_res=0.05, mv_type="pos-neg-separate")
         step = 0.2
@@ -247,6 +255,9 @@ class TestManagement:
         # Sum 9, weights up to 0.6: scale 2.7, outputs 4.5 / 2.7 within the bound.
         got = reader(replace(io, bound_management="iterative-worst-case"))(w, x, SEED)
         torch.testing.assert_close(got, torch.full((1, 2), 4.5, dtype=torch.float64))
+        # Weights larger than assumed, with outputs of 18.225 / 2.7: halved until they fit.
+        got = reader(replace(io, bound_management="iterative-worst-case"))(w * 4.05, x, SEED)
+        torch.testing.assert_close(got, torch.full((1, 2), 18.225, dtype=torch.float64))
         w[1] = 0.4
         got = reader(replace(io, bound_management="shift"))(w, x, SEED)
         torch.testing.assert_close(got, torch.tensor([[2.0, 1.1]], dtype=torch.float64))
@@ -331,6 +342,15 @@ class TestSettings:
     def test_steps(self):
         assert DEFAULT.inp_step == pytest.approx(2 / 126) and DEFAULT.out_step == pytest.approx(24 / 510)
         assert replace(DEFAULT, out_bound=math.inf).out_step == 0.0
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_last_step_is_within_the_bound(self, dtype):
+        # An eighth of all bounds had a last step above themselves in float32, and were read again for it.
+        bounds = torch.linspace(0.3, 20.0, 500).tolist()
+        for io in (replace(DEFAULT, out_bound=b, out_noise=0.0) for b in bounds):
+            assert torch.tensor(255.0, dtype=dtype) * io.out_step <= io.out_bound
+            assert io.out_step == pytest.approx(io.out_bound / 255, rel=1e-6)
+        assert DEFAULT.out_step == 24 / 510
 
     def test_weight_noise_alone(self):
         assert torch.allclose(reader(weight_noise(0.0))(W, X, SEED), X @ W.mT)

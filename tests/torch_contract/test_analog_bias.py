@@ -108,7 +108,9 @@ def test_what_takes_in_the_constant_1_reads_the_bias(settings):
 
 
 def test_an_average_lags_behind_a_range():
-    with pytest.raises(ValueError, match=r"an input range needs noise_management without memory, got .*average-abs-max"):
+    with pytest.raises(
+        ValueError, match=r"an input range needs noise_management without memory, got .*average-abs-max"
+    ):
         analog(nn.Linear(3, 2), 0.5, IO(**QUIET, noise_management="average-abs-max"))
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from ohmgrad import random
 from ohmgrad.periphery.settings import IO
 
+# Bound management that reads again.
+REPEATED = ("iterative", "iterative-worst-case")
 # What noise is drawn for, within a read.
 INPUT, WEIGHT, OUTPUT, DAC, ADC, NEGATIVE = range(6)
 # noise(what, round, like) -> numbers as `like`: standard normals, or for DAC and ADC uniform on (-1/2, 1/2).
@@ -53,15 +55,16 @@ def product(w: Tensor, x: Tensor, io: IO, lines: Lines, noise: Noise, scale: Ten
     if io.is_perfect:
         return x @ w.mT * io.out_scale
     y, is_hit = _pass(w, x, scale, io, lines, noise, 0)
-    factor = 1.0
-    if io.bound_management == "iterative":
-        while is_hit.any() and factor <= io.bm_limit:
+    from_worst = io.bound_management == "iterative-worst-case" and io.noise_management != "abs-max-np-sum"
+    now, factor, number = scale, 1.0, 0
+    while io.bound_management in REPEATED and is_hit.any() and factor <= io.bm_limit:
+        number += 1
+        if number == 1 and from_worst:
+            now = worst_case_scale(x, io)
+        else:
             factor *= 2.0
-            again, still = _pass(w, x, scale * factor, io, lines, noise, round(factor).bit_length() - 1)
-            y, is_hit = torch.where(is_hit, again, y), is_hit & still
-    elif io.bound_management == "iterative-worst-case" and is_hit.any():
-        again, _ = _pass(w, x, worst_case_scale(x, io), io, lines, noise, 1)
-        y = torch.where(is_hit, again, y)
+        again, still = _pass(w, x, now * factor, io, lines, noise, number)
+        y, is_hit = torch.where(is_hit, again, y), is_hit & still
     return torch.where(scale <= 0, 0.0, y * io.out_scale)
 
 
@@ -138,15 +141,15 @@ def _pass(
     else:
         back = w if lines.asymmetry is None else w * (1.0 + lines.asymmetry)
         above = _array(w, u.clamp(min=0), io, lines, noise, number)
-        below = _array(back, -u.clamp(max=0), io, lines, _other(noise), number)
+        below = _array(back, u.clamp(max=0), io, lines, _other(noise), number)
         if io.mv_type == "pos-neg-separate":
-            v, is_hit = _sense(above - below, io, lines, noise, number)
+            v, is_hit = _sense(above + below, io, lines, noise, number)
         else:
             (v, is_hit), (less, is_low) = (
                 _sense(above, io, lines, noise, number),
                 _sense(below, io, lines, _other(noise), number),
             )
-            v, is_hit = v - less, is_hit | is_low
+            v, is_hit = v + less, is_hit | is_low
     return v * scale, is_hit
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 NOISE_MANAGEMENT = ("none", "abs-max", "max", "constant", "abs-max-np-sum", "average-abs-max")
 BOUND_MANAGEMENT = ("none", "iterative", "iterative-worst-case", "shift")
 WEIGHT_NOISE = ("additive-constant", "pcm-read")
@@ -55,8 +57,9 @@ class IO:
             size or value. A vector whose scale is 0 gives exactly 0: the scale is the digital factor of the output, and
             so of its noise.
         bound_management: what happens where outputs meet their bound: "none", "iterative" (read again with inputs
-            halved, down to 1 / max_bm_factor or to max_bm_res steps of the DAC), "iterative-worst-case" (once more with
-            the scale of "abs-max-np-sum"), "shift" (by what the largest output is above the bound).
+            halved, down to 1 / max_bm_factor or to max_bm_res steps of the DAC), "iterative-worst-case" (the
+            first time with the scale of "abs-max-np-sum", then halved), "shift" (by what the largest output is above
+            the bound).
         bm_test_negative_bound: whether negative outputs at their bound count.
         out_scale: digital factor of the output.
 
@@ -159,9 +162,19 @@ class IO:
 
 
 def _step(res: float, bound: float) -> float:
+    """A converter's step; where a whole number of them makes the bound, so that in float32 too they don't exceed it.
+
+    Otherwise an output at the last step would count as one beyond the bound in some settings.
+    """
     if res <= 0 or math.isinf(bound):
         return 0.0
-    return 2.0 * bound * (1.0 / res if res > 1 else res)
+    step = 2.0 * bound * (1.0 / res if res > 1 else res)
+    n = round(bound / step)
+    if not math.isclose(n * step, bound, rel_tol=1e-6):
+        return step
+    while n * step > bound or np.float32(n) * np.float32(step) > np.float32(bound):
+        step = float(np.nextafter(np.float32(step), np.float32(0)))
+    return step
 
 
 PERFECT = IO(is_perfect=True)
