@@ -132,12 +132,12 @@ def probes() -> list[dict[str, Any]]:
     again = BARE | {"noise_management": "abs-max", "bound_management": "iterative", "out_bound": 0.5}
     average = BARE | {"noise_management": "average-abs-max"}
     offset = BARE | {"v_offset_std": 0.1, "v_offset_w_min": 0.0}
-    one = [("forward", [[1.0, 0.5]])]
+    one, either = [("forward", [[1.0, 0.5]])], again | {"bm_test_negative_bound": False}
     cases = [
         ("input noise of zeros", [[0.4, 0.3]], BARE | {"noise_management": "abs-max", "inp_noise": 0.1},
          [("forward", [[0.0, 0.0]])]),
-        ("signs at the bound, negative last", [[1.0, 0.0], [-1.0, 0.0]], again | {"bm_test_negative_bound": False}, one),
-        ("signs at the bound, negative first", [[-1.0, 0.0], [1.0, 0.0]], again | {"bm_test_negative_bound": False}, one),
+        ("signs at the bound, negative last", [[1.0, 0.0], [-1.0, 0.0]], either, one),
+        ("signs at the bound, negative first", [[-1.0, 0.0], [1.0, 0.0]], either, one),
         ("running average, after another direction", [[1.0, 0.0], [0.0, 1.0]], average,
          [("forward", [[1.0, 0.5]]), ("backward", [[9.0, 1.0]]), ("forward", [[4.0, 0.5]])]),
         ("voltage offsets", [[1.0]] * N_READS, offset, [("forward", [[1.0]])]),

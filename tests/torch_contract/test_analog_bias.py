@@ -66,7 +66,8 @@ def test_outputs_gradients_and_updates_are_torchs(make, grid):
 
 def test_replicas_have_units_of_their_own():
     mapping = Mapping(digital_bias=False, input_range=InputRange(init_from_data=0))
-    layer = AnalogLinear(2, 1, device=Ideal(), replicas=(2,), mapping=mapping)
+    periphery = Periphery(forward=IO(**QUIET, noise_management="none"))
+    layer = AnalogLinear(2, 1, device=Ideal(), replicas=(2,), mapping=mapping, periphery=periphery)
     with torch.no_grad():
         layer.tile.in_range.value.copy_(torch.tensor([0.2, 2.0]))
     torch.testing.assert_close(layer(torch.zeros(2, 3, 2)), layer.bias[:, None].expand(2, 3, 1))
