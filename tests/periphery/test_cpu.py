@@ -52,6 +52,16 @@ def test_any_number_of_threads_gives_the_same_numbers(monkeypatch):
     assert (reads[0][0].abs() > x.abs().amax(-1, keepdim=True)).any()  # some were read again
 
 
+def test_evaluation_counts_for_itself(monkeypatch):
+    ours, plain = Reader(DEFAULT, direction=2, replicas=(), dtype=F32), plain_reader(DEFAULT, F32, monkeypatch)
+    w, x = torch.eye(3, 6), torch.ones(4, 6)
+    reads = [[r.train(is_trained)(w, x, SEED) for is_trained in (True, False, True)] for r in (ours, plain)]
+    for a, b in zip(*reads, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not torch.equal(reads[0][0], reads[0][1])
+    assert (int(ours.vectors), int(ours.evaluated)) == (int(plain.vectors), int(plain.evaluated)) == (8, 4)
+
+
 def test_what_is_not_fused():
     w = torch.zeros(2, 2)
     for other in ({"ir_drop": 1.0}, {"mv_type": "pos-neg-separate"}, {"bound_management": "shift"}, {"r_series": 0.1}):
