@@ -52,10 +52,10 @@ def plain_reader(io: IO, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) ->
     reader = Reader(io, direction=2, replicas=(), dtype=dtype)
     bind = reader._bind
 
-    def without_kernels(w: torch.Tensor, seed: torch.Tensor):
+    def without_kernels(w: torch.Tensor, seed: torch.Tensor, vectors: torch.Tensor):
         with monkeypatch.context() as patch:
             patch.setattr(fused, "is_fused", lambda *_: False)
-            return bind(w, seed)
+            return bind(w, seed, vectors)
 
     monkeypatch.setattr(reader, "_bind", without_kernels)
     return reader

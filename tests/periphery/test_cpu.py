@@ -23,7 +23,7 @@ F32, SEED = torch.float32, torch.tensor(11)
 def test_the_same_numbers(io, dtype, monkeypatch):
     kernels, plain = Reader(io, direction=2, replicas=(), dtype=dtype), plain_reader(io, dtype, monkeypatch)
     assert_the_same_reads(io, dtype, kernels, plain, shape=(37, 90))
-    assert kernels._way.read.__name__ == "by_kernels" and plain._way.read.__name__ == "plainly"
+    assert kernels._ways[True].read.__name__ == "by_kernels" and plain._ways[True].read.__name__ == "plainly"
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (16, 25), (25, 16), (3, 1100)])
@@ -50,6 +50,16 @@ def test_any_number_of_threads_gives_the_same_numbers(monkeypatch):
     for read in reads[1:]:
         assert all(torch.equal(a, b) for a, b in zip(read, reads[0], strict=True))
     assert (reads[0][0].abs() > x.abs().amax(-1, keepdim=True)).any()  # some were read again
+
+
+def test_evaluation_counts_for_itself(monkeypatch):
+    ours, plain = Reader(DEFAULT, direction=2, replicas=(), dtype=F32), plain_reader(DEFAULT, F32, monkeypatch)
+    w, x = torch.eye(3, 6), torch.ones(4, 6)
+    reads = [[r.train(is_trained)(w, x, SEED) for is_trained in (True, False, True)] for r in (ours, plain)]
+    for a, b in zip(*reads, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not torch.equal(reads[0][0], reads[0][1])
+    assert (int(ours.vectors), int(ours.evaluated)) == (int(plain.vectors), int(plain.evaluated)) == (8, 4)
 
 
 def test_what_is_not_fused():

@@ -52,7 +52,19 @@ def kernels(monkeypatch):
 def test_the_same_numbers(io, dtype, kernels, monkeypatch):
     ours, plain = Reader(io, direction=2, replicas=(), dtype=dtype).to(HOME), plain_reader(io, dtype, monkeypatch)
     assert_the_same_reads(io, dtype, ours, plain.to(HOME), shape=(3, 6), n=6)
-    assert ours._way.read.__name__ == "by_kernels" and plain._way.read.__name__ == "plainly"
+    assert ours._ways[True].read.__name__ == "by_kernels" and plain._ways[True].read.__name__ == "plainly"
+
+
+@inside
+def test_evaluation_counts_for_itself(kernels, monkeypatch):
+    ours = Reader(DEFAULT, direction=2, replicas=(), dtype=torch.float32).to(HOME)
+    plain = plain_reader(DEFAULT, torch.float32, monkeypatch).to(HOME)
+    w, x, seed = torch.eye(3, 6, device=HOME), torch.ones(4, 6, device=HOME), torch.tensor(11, device=HOME)
+    reads = [[r.train(is_trained)(w, x, seed) for is_trained in (True, False, True)] for r in (ours, plain)]
+    for a, b in zip(*reads, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not torch.equal(reads[0][0], reads[0][1])
+    assert (int(ours.vectors), int(ours.evaluated)) == (int(plain.vectors), int(plain.evaluated)) == (8, 4)
 
 
 class NoWord(TorchDispatchMode):

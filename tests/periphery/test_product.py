@@ -88,6 +88,14 @@ class TestArray:
         io = replace(BARE, mv_type=mv_type, w_read_asymmetry_dtod=0.1)
         torch.testing.assert_close(read(W, X, io, Lines(asymmetry=xi)), expected)
 
+    @pytest.mark.parametrize("mv_type", ["pos-neg-separate", "pos-neg-separate-digital-sum"])
+    def test_negative_inputs_are_negative_voltages(self, mv_type):
+        # Where either polarity has an ADC's output of its own, the loss of negative outputs sees their true sign.
+        above, below = X.clamp(min=0) @ W.mT, X.clamp(max=0) @ W.mT
+        less = lambda v: torch.where(v < 0, 0.7 * v, v)  # noqa: E731
+        expected = less(above + below) if mv_type == "pos-neg-separate" else less(above) + less(below)
+        torch.testing.assert_close(read(W, X, replace(BARE, mv_type=mv_type, out_asymmetry=0.3)), expected)
+
     def test_a_digital_sum_converts_each_polarity(self):
         io = replace(BARE, out_bound=2.0, out_res=0.05, mv_type="pos-neg-separate")
         step = 0.2
@@ -96,6 +104,37 @@ class TestArray:
         io = replace(io, mv_type="pos-neg-separate-digital-sum")
         parts = [(torch.round(v / step) * step).clamp(-2, 2) for v in (above, below)]
         torch.testing.assert_close(read(W, X, io), parts[0] - parts[1])
+
+
+class TestWithoutABound:
+    """Where the ADC has no bound, what is in units of it is in units of 1. aihwkit gives the same with out_bound=0."""
+
+    W = torch.tensor([[0.5, -0.4, 0.3, 0.6]], dtype=torch.float64)
+    X = torch.tensor([[1.0, -0.5, 0.25, 0.8]], dtype=torch.float64)
+
+    @pytest.mark.parametrize(("more", "expected"), [
+        ({"out_nonlinearity": 0.5}, 1.255 / (1 + 0.5 * 1.255)),
+        ({"out_nonlinearity": 0.5, "slope_calibration": 0.5}, 1.25**2 * 1.255 / (1 + 0.5 * 1.255)),
+        ({"r_series": 0.1, "slope_calibration": 0.5}, 1.05**2 * (2.805 / 1.2805 - 1.55 / 1.155)),
+    ])  # fmt: skip
+    def test_saturation_and_calibration(self, more, expected):
+        assert float(reader(replace(BARE, **more))(self.W, self.X, SEED)) == pytest.approx(expected, rel=1e-12)
+
+    def test_calibration_of_series_resistance_alone(self):
+        io = replace(BARE, out_bound=2.0, r_series=0.1, slope_calibration=0.5)
+        expected = 1.21 * (2.805 / 1.2805 - 1.55 / 1.155)
+        assert float(reader(io)(self.W, self.X, SEED)) == pytest.approx(expected, rel=1e-12)
+        assert expected == pytest.approx(1.0268, abs=5e-5)  # aihwkit's
+
+    def test_the_worst_case_of_sums(self):
+        # Sums 2.05 and 0.5, times 0.6.
+        assert float(worst_case_scale(self.X, BARE)) == pytest.approx(1.23)
+
+    @pytest.mark.parametrize(("limit", "expected"), [(0.0, 1.255), (0.5, 0.9515), (0.9, 1.205), (3.0, 1.255)])
+    def test_a_threshold_limits_the_worst_case(self, limit, expected):
+        # aihwkit's numbers. At 0.5 the sums ask for 2.05 * 0.6 / 2 = 0.615, and inputs are clipped there.
+        io = replace(BARE, inp_bound=1.0, out_bound=2.0, noise_management="abs-max-np-sum", nm_thres=limit)
+        assert float(reader(io)(self.W, self.X, SEED)) == pytest.approx(expected, abs=1e-12)
 
 
 class TestConverters:
@@ -193,7 +232,7 @@ class TestManagement:
         path = reader(replace(DEFAULT, noise_management="average-abs-max", nm_decay=0.5))
         path(W, X, SEED)
         assert path.average == running_average(X.abs().amax(-1, keepdim=True), torch.tensor(math.nan).double(), 0.5)[-1]
-        assert set(path.state_dict()) == {"vectors", "average"}
+        assert set(path.state_dict()) == {"vectors", "evaluated", "average"}
 
     def test_bound_management_reads_again_with_smaller_inputs(self):
         io = replace(DEFAULT, out_bound=2.0, out_noise=0.0, out_res=0.0, inp_res=0.0)
@@ -216,6 +255,9 @@ class TestManagement:
         # Sum 9, weights up to 0.6: scale 2.7, outputs 4.5 / 2.7 within the bound.
         got = reader(replace(io, bound_management="iterative-worst-case"))(w, x, SEED)
         torch.testing.assert_close(got, torch.full((1, 2), 4.5, dtype=torch.float64))
+        # Weights larger than assumed, with outputs of 18.225 / 2.7: halved until they fit.
+        got = reader(replace(io, bound_management="iterative-worst-case"))(w * 4.05, x, SEED)
+        torch.testing.assert_close(got, torch.full((1, 2), 18.225, dtype=torch.float64))
         w[1] = 0.4
         got = reader(replace(io, bound_management="shift"))(w, x, SEED)
         torch.testing.assert_close(got, torch.tensor([[2.0, 1.1]], dtype=torch.float64))
@@ -232,6 +274,15 @@ class TestManagement:
         x[2, 3] = bad
         got = reader(replace(DEFAULT, noise_management=kind))(W, x, SEED)
         assert got[2].isnan().all() and torch.isfinite(got[[0, 1, 3, 4]]).all()
+
+    @pytest.mark.parametrize("noise", ["inp_noise", "w_noise", "out_noise"])
+    def test_the_noise_of_a_vector_shrinks_with_it(self, noise):
+        # aihwkit reads a vector of zeros at scale 1 where it has input noise: out of line with vectors of 1e-30.
+        io = replace(DEFAULT, **({"out_noise": 0.0} | {noise: 0.5}))
+        got = reader(io)(W, torch.stack([X[0], 1e-30 * X[0], 0.0 * X[0]]), SEED).abs().amax(-1)
+        assert got[0] > 0.01 and 0.0 < got[1] < 1e-28 and got[2] == 0.0
+        fixed = reader(replace(io, noise_management="none"))(W, 0.0 * X, SEED)  # its scale is not the vector's own
+        assert bool(fixed.any()) == (noise != "w_noise")
 
     def test_nothing_in_nothing_out(self):
         x = X.clone()
@@ -291,6 +342,16 @@ class TestSettings:
     def test_steps(self):
         assert DEFAULT.inp_step == pytest.approx(2 / 126) and DEFAULT.out_step == pytest.approx(24 / 510)
         assert replace(DEFAULT, out_bound=math.inf).out_step == 0.0
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_last_step_is_within_the_bound(self, dtype):
+        # An eighth of all bounds had a last step above themselves in float32, and were read again for it.
+        bounds = np.linspace(0.3, 20.0, 500).round(3).tolist()
+        for io in (replace(DEFAULT, out_bound=b, out_noise=0.0) for b in bounds):
+            last = torch.tensor([255.0], dtype=dtype) * io.out_step
+            assert not (last > io.out_bound).any()
+            assert io.out_step == pytest.approx(io.out_bound / 255, rel=1e-6)
+        assert DEFAULT.out_step == 24 / 510
 
     def test_weight_noise_alone(self):
         assert torch.allclose(reader(weight_noise(0.0))(W, X, SEED), X @ W.mT)

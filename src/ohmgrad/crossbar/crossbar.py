@@ -170,8 +170,7 @@ class Crossbar(nn.Module):
         w = w if columns else w.mT
         if self.readers is None:
             return w[..., lines].mT
-        one_hot = torch.nn.functional.one_hot(lines.to(w.device), w.shape[-1]).to(w.dtype)
-        return self.readers["read_columns"](w, one_hot.expand(*self.replicas, *one_hot.shape), self.seed)
+        return self.readers["read_columns"].lines(w, lines, self.seed)
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """One mini-batch of rank-1 cycles: w moves by -lr * d x' in the mean, through the devices.

@@ -18,6 +18,7 @@ from ohmgrad.crossbar.numbers import number
 from ohmgrad.crossbar.programming import checked, restart_scale
 from ohmgrad.crossbar.represented import Represented, represent
 from ohmgrad.crossbar.tile import Tile, sum_of
+from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses.forms import Dense, LowRank, Outer, Update
 
 
@@ -30,8 +31,14 @@ def place(
     mapping: Mapping | None = None,
     has_bias: bool = False,
 ) -> Tile | Grid:
-    """A matrix on one tile, or on a grid of tiles where it is larger than `mapping` allows. Arguments as of `Tile`."""
+    """A matrix on one tile, or on a grid of tiles where it is larger than `mapping` allows. Arguments as of `Tile`.
+
+    Raises:
+        ValueError: a bias on the tile, and converters that cut off its input, the constant 1.
+    """
     mapping = mapping or Mapping()
+    if has_bias:
+        need_whole_bias(crossbar.get("periphery"), mapping)
     parts = [
         _parts(n, most)
         for n, most in zip(weight.shape[-2:], (mapping.max_output_size, mapping.max_input_size), strict=True)
@@ -178,6 +185,26 @@ class Grid(nn.Module):
         """Tiles by rows."""
         n, tiles = len(self.columns), list(self.tiles)
         return [tiles[k : k + n] for k in range(0, len(tiles), n)]  # type: ignore[misc]  # each is a Tile
+
+
+def need_whole_bias(periphery: Periphery | None, mapping: Mapping) -> None:
+    """Refuse forward reads whose DAC may cut off a bias line's input, the constant 1."""
+    io = None if periphery is None else periphery.forward
+    if io is None or io.is_perfect:
+        return
+    kind = f"noise_management={io.noise_management!r}"
+    if io.largest_input < 1.0:
+        name = "inp_bound" if io.noise_management == "none" else "nm_thres"
+        raise ValueError(
+            f"an analog bias (digital_bias=False) needs forward reads that take in its input, the constant 1, got "
+            f"{name}={getattr(io, name)} with {kind}, which clips inputs there: a larger {name} mends it, or "
+            "digital_bias=True"
+        )
+    if mapping.input_range is not None and io.noise_management == "average-abs-max":
+        raise ValueError(
+            f"an analog bias (digital_bias=False) with an input range needs noise_management without memory, got "
+            f"{kind}, whose average lags behind the range and clips the bias: 'none' leaves scaling to the range"
+        )
 
 
 def _part(update: Update, row: slice, column: slice) -> Update:

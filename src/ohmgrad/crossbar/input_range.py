@@ -9,7 +9,9 @@ With e the error that arrives at u, element by element, r descends along
 c = `gradient_scale` r if relative, else 1: clipped inputs can only widen the range, and decay narrows it where hardly
 any is clipped. The error passes on to x as if nothing had been clipped.
 
-The same r sets the range of the outputs, which is r out_bound: the ADC takes [-out_bound, out_bound]. With
+The same r sets the range of the outputs, which is r out_bound: the ADC takes [-out_bound, out_bound]. A bias on the
+tile is one more input, the constant 1, which the DAC has to take in too: where r < 1 inputs are clipped to r all the
+same, digitally, and the read is f(u) with 1 in the place of r, in its outputs' range as well. With
 `manage_output_clipping` the gradient also has
 
     - (1 - s) r [s < output_min_share]        s the share of outputs within that range
@@ -126,14 +128,19 @@ class LearnedRange(nn.Module):
         gradient = gradient + own.decay * r[..., 0, 0] * (share > own.min_share)
         return torch.where(self.batches < own.init_from_data, 0.0, gradient)
 
-    def manage(self, y: Tensor, limit: Tensor) -> Tensor:
-        """The outputs as they are, (*replica, batch, out); where too many are at r times the limit, the range grows.
+    def of_read(self, has_bias: bool) -> Tensor:
+        """What one unit of the DAC's range stands for, (*replica, 1, 1): r, but with a bias on the tile at least 1."""
+        return self.size.clamp(min=1.0) if has_bias else self.size
 
-        limit: the largest that the ADC can give for each output at r = 1, (*replica, out or 1).
+    def manage(self, y: Tensor, limit: Tensor, unit: Tensor) -> Tensor:
+        """The outputs as they are, (*replica, batch, out); where too many are at the ADC's bound, the range grows.
+
+        limit: the largest that the ADC can give for each output at a unit of 1, (*replica, out or 1).
+        unit: of `of_read`.
         """
         r = self.size
         # Numbers at the bound are multiples of it, but for the rounding of scales.
-        share = (y.detach().abs() < 0.999999 * r * limit[..., None, :]).to(y.dtype).mean((-2, -1))
+        share = (y.detach().abs() < 0.999999 * unit * limit[..., None, :]).to(y.dtype).mean((-2, -1))
         gradient = (share - 1.0) * r[..., 0, 0] * (share < self.settings.output_min_share)
         return _Grow.apply(y, self.value, torch.where(self.batches < self.settings.init_from_data, 0.0, gradient))
 

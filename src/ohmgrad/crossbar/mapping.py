@@ -18,7 +18,8 @@ class Mapping:
 
     Args:
         digital_bias: False puts a layer's bias onto the crossbar too: one more column, whose input is always 1. It is
-            scaled, split, read and pulsed with the rest.
+            scaled, split, read and pulsed with the rest. Converters that would cut off that 1 are refused, and an
+            input range below 1 limits the other inputs, not the DAC.
         weight_scaling_omega: the largest |W_t| at the start; 0 for no scaling, a = 1. Keep it below
             w_max (1 - 2 w_max_dtod).
         weight_scaling_columnwise: a scale for each output instead of one.

@@ -160,6 +160,7 @@ def _with_other_noise(model: nn.Module, repeat: int) -> nn.Module:
             for reader in bar.readers.values() if bar.readers is not None else ():
                 assert isinstance(reader, Reader)  # said for the type checker
                 reader.vectors += repeat * NOISE_APART
+                reader.evaluated += repeat * NOISE_APART
     return model
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ohmgrad.crossbar import repeated
 from ohmgrad.crossbar.grid import Grid
+from ohmgrad.crossbar.input_range import LearnedRange
 from ohmgrad.crossbar.numbers import numbered
 from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
@@ -25,7 +27,7 @@ def _product(tile: Tile | Grid, x: Tensor, r: Tensor | None) -> Tensor:
 
 
 class _TileRead(torch.autograd.Function):
-    """y = r W (x / r); backward gives W' d, and leaves (d, x) on the tile for the optimizer. r: the inputs' range."""
+    """y = r W (x / r); backward gives W' d, and leaves (d, x) on the tile for the optimizer. r: what the DAC takes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, tile: Tile | Grid, r: Tensor | None, owns_x: bool, *handles: Tensor) -> Tensor:
@@ -57,7 +59,9 @@ _operator: Any = partial(torch.library.custom_op, mutates_args=())
 @_operator("ohmgrad::read")
 def read_op(x: Tensor, handle: Tensor, call: Tensor, tile: int, r: Tensor | None) -> Tensor:
     """As `_TileRead.forward`."""
-    return _product(numbered(tile), x, r)
+    own = numbered(tile)
+    with repeated.read_in_graph(own):
+        return _product(own, x, r)
 
 
 @read_op.register_fake
@@ -95,6 +99,22 @@ def _back(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
 read_op.register_autograd(_back, setup_context=_save)
 
 
+def _read(
+    tile: Tile | Grid, vectors: Tensor, *, owns_x: bool, is_compiled: bool
+) -> tuple[Tensor, LearnedRange | None, Tensor | None]:
+    """The product alone, with all that moves with a read; and the range of the inputs, and of the DAC."""
+    limits = tile.in_range
+    if limits is not None:
+        vectors = limits(vectors)
+    if tile.has_bias:
+        vectors = pad(vectors, (0, 1), value=1.0)
+    r = None if limits is None else limits.of_read(tile.has_bias)
+    if is_compiled:
+        call = tile.calls.add_(1).clone()
+        return torch.ops.ohmgrad.read(vectors, tile.handle, call, tile.number, r), limits, r
+    return cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile))), limits, r
+
+
 def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
     """W x through the tile, differentiable: (*replica, ..., in) to (*replica, ..., out).
 
@@ -123,19 +143,15 @@ def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
         raise TypeError(f"x needs the tile's dtype {handle.dtype}, got {x.dtype}: {way}")
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
-    vectors, limits = x.reshape(*replicas, -1, n_in), tile.in_range
-    if limits is not None:
-        vectors = limits(vectors)
-    if tile.has_bias:
-        vectors = pad(vectors, (0, 1), value=1.0)
-    r = None if limits is None else limits.size
+    vectors = x.reshape(*replicas, -1, n_in)
+    options = {"owns_x": owns_x, "is_compiled": is_compiled}
     if is_compiled:
-        call = tile.calls.add_(1).clone()
-        y = torch.ops.ohmgrad.read(vectors, handle, call, tile.number, r)
+        y, limits, r = _read(tile, vectors, **options)
     else:
-        y = cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile)))
-    if limits is not None and limits.settings.manage_output_clipping:
-        y = limits.manage(y, tile.out_limit)
+        with repeated.read_of(tile):
+            y, limits, r = _read(tile, vectors, **options)
+    if limits is not None and r is not None and limits.settings.manage_output_clipping:
+        y = limits.manage(y, tile.out_limit, r)
     if tile.out_scale is not None:
         y = y * tile.out_scale[..., None, :]
     return y.reshape(*x.shape[:-1], n_out)

@@ -19,6 +19,8 @@ from torch import Tensor
 from ohmgrad import random
 from ohmgrad.periphery.settings import IO
 
+# Bound management that reads again.
+REPEATED = ("iterative", "iterative-worst-case")
 # What noise is drawn for, within a read.
 INPUT, WEIGHT, OUTPUT, DAC, ADC, NEGATIVE = range(6)
 # noise(what, round, like) -> numbers as `like`: standard normals, or for DAC and ADC uniform on (-1/2, 1/2).
@@ -47,20 +49,22 @@ def product(w: Tensor, x: Tensor, io: IO, lines: Lines, noise: Noise, scale: Ten
         scale: of `input_scale`, (*replica, batch, 1).
 
     Returns:
-        (*replica, batch, out); 0 where the scale is 0.
+        (*replica, batch, out); exactly 0 where the scale is 0, whatever the noise: the scale is the digital factor of
+        what the ADC gives, so that noise shrinks with the vector and there is none left of a vector of zeros.
     """
     if io.is_perfect:
         return x @ w.mT * io.out_scale
     y, is_hit = _pass(w, x, scale, io, lines, noise, 0)
-    factor = 1.0
-    if io.bound_management == "iterative":
-        while is_hit.any() and factor <= io.bm_limit:
+    from_worst = io.bound_management == "iterative-worst-case" and io.noise_management != "abs-max-np-sum"
+    now, factor, number = scale, 1.0, 0
+    while io.bound_management in REPEATED and is_hit.any() and factor <= io.bm_limit:
+        number += 1
+        if number == 1 and from_worst:
+            now = worst_case_scale(x, io)
+        else:
             factor *= 2.0
-            again, still = _pass(w, x, scale * factor, io, lines, noise, round(factor).bit_length() - 1)
-            y, is_hit = torch.where(is_hit, again, y), is_hit & still
-    elif io.bound_management == "iterative-worst-case" and is_hit.any():
-        again, _ = _pass(w, x, worst_case_scale(x, io), io, lines, noise, 1)
-        y = torch.where(is_hit, again, y)
+        again, still = _pass(w, x, now * factor, io, lines, noise, number)
+        y, is_hit = torch.where(is_hit, again, y), is_hit & still
     return torch.where(scale <= 0, 0.0, y * io.out_scale)
 
 
@@ -88,10 +92,14 @@ def input_scale(x: Tensor, io: IO, largest: Tensor) -> Tensor:
 
 
 def worst_case_scale(x: Tensor, io: IO) -> Tensor:
-    """Noise management "abs-max-np-sum": at least the largest size, more where sums may drive outputs to the bound."""
+    """Noise management "abs-max-np-sum": at least the largest size, more where sums may drive outputs to the bound.
+
+    nm_thres > 0 limits the largest size first.
+    """
     largest = largest_size(x)
+    largest = largest.clamp(max=io.nm_thres) if io.nm_thres > 0 else largest
     sums = torch.maximum(x.clamp(min=0).sum(-1, keepdim=True), -x.clamp(max=0).sum(-1, keepdim=True))
-    wanted = sums * io.nm_assumed_wmax / io.out_bound
+    wanted = sums * io.nm_assumed_wmax / io.out_unit
     if io.inp_step:
         wanted = torch.minimum(wanted, largest / io.inp_step * io.max_bm_res)
     return torch.maximum(largest, wanted)
@@ -109,6 +117,15 @@ def running_average(largest: Tensor, average: Tensor, decay: float) -> Tensor:
     return torch.stack(after, -1)[..., None] if after else largest
 
 
+def average_so_far(largest: Tensor, average: Tensor, decay: float) -> Tensor:
+    """The same in evaluation, which leaves the average as it is: one scale for all vectors, (*replica, batch, 1).
+
+    Where there is none, vectors are scaled as those of a first batch; NaN where a vector's own size is.
+    """
+    fixed = torch.where(largest.isnan(), largest, average[..., None, None])
+    return torch.where(average.isnan()[..., None, None], running_average(largest, average, decay), fixed)
+
+
 def _pass(
     w: Tensor, x: Tensor, scale: Tensor, io: IO, lines: Lines, noise: Noise, number: int
 ) -> tuple[Tensor, Tensor]:
@@ -124,15 +141,15 @@ def _pass(
     else:
         back = w if lines.asymmetry is None else w * (1.0 + lines.asymmetry)
         above = _array(w, u.clamp(min=0), io, lines, noise, number)
-        below = _array(back, -u.clamp(max=0), io, lines, _other(noise), number)
+        below = _array(back, u.clamp(max=0), io, lines, _other(noise), number)
         if io.mv_type == "pos-neg-separate":
-            v, is_hit = _sense(above - below, io, lines, noise, number)
+            v, is_hit = _sense(above + below, io, lines, noise, number)
         else:
             (v, is_hit), (less, is_low) = (
                 _sense(above, io, lines, noise, number),
                 _sense(below, io, lines, _other(noise), number),
             )
-            v, is_hit = v - less, is_hit | is_low
+            v, is_hit = v + less, is_hit | is_low
     return v * scale, is_hit
 
 
@@ -171,9 +188,9 @@ def _offset(v: Tensor, u: Tensor, io: IO, offset: Tensor | float) -> Tensor:
 
 def _sense(v: Tensor, io: IO, lines: Lines, noise: Noise, number: int) -> tuple[Tensor, Tensor]:
     """From the lines' ends to digital numbers; and which vectors had one at its bound."""
-    if io.out_nonlinearity:
+    if io.out_nonlinearity or (io.slope_calibration and io.r_series):
         mean = lines.slope.mean(-1, keepdim=True) if isinstance(lines.slope, Tensor) else lines.slope
-        gain = (1.0 + (mean + io.r_series) * io.slope_calibration * io.out_bound) ** 2
+        gain = (1.0 + (mean + io.r_series) * io.slope_calibration * io.out_unit) ** 2
         v = gain * v / (1.0 + (lines.slope * v).abs())
     v = _less_below_zero(v, io.out_asymmetry)
     if io.out_noise:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 NOISE_MANAGEMENT = ("none", "abs-max", "max", "constant", "abs-max-np-sum", "average-abs-max")
 BOUND_MANAGEMENT = ("none", "iterative", "iterative-worst-case", "shift")
 WEIGHT_NOISE = ("additive-constant", "pcm-read")
@@ -42,18 +44,22 @@ class IO:
             device's.
         v_offset_std, v_offset_w_min, r_series: voltage offset of the ADC's lines, reference conductance (as a negative
             weight), and series resistance.
-        out_nonlinearity, out_nonlinearity_std: saturation of the output, and its relative spread between lines;
-            slope_calibration: share of the slope's loss that calibration restores.
+        out_nonlinearity, out_nonlinearity_std: saturation of an output at the ADC's bound (at 1 where there is none),
+            and its relative spread between lines; slope_calibration: share of the loss by it and by r_series that a
+            gain restores.
         w_read_asymmetry_dtod: spread of the relative difference between reads of either polarity; acts where these are
             separate.
         mv_type: one pass, or positive and negative inputs apart, summed before the ADC or after it.
         noise_management: how inputs are scaled to the DAC's range: "none", by the largest size ("abs-max") or value
             ("max"), by "constant" `nm_thres` (1 where that is 0), "abs-max-np-sum" (as much less as the sums of
             positive or negative inputs may need, with weights up to nm_assumed_wmax), or "average-abs-max", a running
-            mean of rate nm_decay. nm_thres > 0 limits the first two.
+            mean of rate nm_decay, which reads in evaluation take and leave as it is. nm_thres > 0 limits the largest
+            size or value. A vector whose scale is 0 gives exactly 0: the scale is the digital factor of the output, and
+            so of its noise.
         bound_management: what happens where outputs meet their bound: "none", "iterative" (read again with inputs
-            halved, down to 1 / max_bm_factor or to max_bm_res steps of the DAC), "iterative-worst-case" (once more with
-            the scale of "abs-max-np-sum"), "shift" (by what the largest output is above the bound).
+            halved, down to 1 / max_bm_factor or to max_bm_res steps of the DAC), "iterative-worst-case" (the
+            first time with the scale of "abs-max-np-sum", then halved), "shift" (by what the largest output is above
+            the bound).
         bm_test_negative_bound: whether negative outputs at their bound count.
         out_scale: digital factor of the output.
 
@@ -135,15 +141,40 @@ class IO:
         return _step(self.out_res, self.out_bound)
 
     @property
+    def largest_input(self) -> float:
+        """The largest input that is surely not clipped where it is a vector's largest; infinite with free scales."""
+        if self.noise_management == "none":
+            return self.inp_bound
+        if self.noise_management == "constant":
+            return self.nm_thres or 1.0
+        is_limited = self.nm_thres > 0 and self.noise_management != "average-abs-max"
+        return self.nm_thres if is_limited else math.inf
+
+    @property
+    def out_unit(self) -> float:
+        """Output to which saturation, its calibration and the worst case of sums refer: the bound, or 1 for none."""
+        return 1.0 if math.isinf(self.out_bound) else self.out_bound
+
+    @property
     def bm_limit(self) -> float:
         """The factor above which bound management reduces inputs no further."""
         return min(self.max_bm_factor, self.max_bm_res / self.inp_step) if self.inp_step else self.max_bm_factor
 
 
 def _step(res: float, bound: float) -> float:
+    """A converter's step; where a whole number of them makes the bound, so that in float32 too they don't exceed it.
+
+    Otherwise an output at the last step would count as one beyond the bound in some settings.
+    """
     if res <= 0 or math.isinf(bound):
         return 0.0
-    return 2.0 * bound * (1.0 / res if res > 1 else res)
+    step = 2.0 * bound * (1.0 / res if res > 1 else res)
+    n = round(bound / step)
+    if not math.isclose(n * step, bound, rel_tol=1e-6):
+        return step
+    while n * step > bound or np.float32(n) * np.float32(step) > np.float32(bound):
+        step = float(np.nextafter(np.float32(step), np.float32(0)))
+    return step
 
 
 PERFECT = IO(is_perfect=True)

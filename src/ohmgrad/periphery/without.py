@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ohmgrad.periphery.settings import IO
@@ -50,10 +51,12 @@ def line_effects(io: IO) -> IO:
 
 
 def widened(io: IO, factor: float) -> IO:
-    """The ADC's bound times a factor; its step and everything else stay."""
+    """The ADC's bound times a factor; its step and everything else stay, of which some is in units of the bound."""
+    if math.isinf(io.out_bound):
+        return io
     return replace(
         io, out_bound=io.out_bound * factor, out_res=_finer(io.out_res, factor),
-        out_nonlinearity=io.out_nonlinearity * factor,
+        out_nonlinearity=io.out_nonlinearity * factor, slope_calibration=io.slope_calibration / factor,
     )  # fmt: skip
 
 
