@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ohmgrad import random
 from ohmgrad.crossbar import elements, relax
 from ohmgrad.crossbar.elements import Counters
 from ohmgrad.devices.base import Device
-from ohmgrad.periphery.reader import readers
+from ohmgrad.periphery.reader import Reader, readers
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses import op
 from ohmgrad.pulses.expected import expected_increment
@@ -170,7 +170,7 @@ class Crossbar(nn.Module):
         w = w if columns else w.mT
         if self.readers is None:
             return w[..., lines].mT
-        return self.readers["read_columns"].lines(w, lines, self.seed)
+        return cast(Reader, self.readers["read_columns"]).lines(w, lines, self.seed)  # a ModuleDict knows no types
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """One mini-batch of rank-1 cycles: w moves by -lr * d x' in the mean, through the devices.

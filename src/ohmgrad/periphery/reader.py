@@ -67,6 +67,7 @@ class Reader(nn.Module):
 
     vectors: Tensor
     evaluated: Tensor
+    _buffers: dict[str, Any]  # asked by name where speed matters
     average: Tensor
 
     def __init__(self, io: IO, *, direction: int, replicas: tuple[int, ...], dtype: torch.dtype) -> None:
