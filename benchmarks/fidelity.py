@@ -1,4 +1,4 @@
-"""Question: in which laws of pulses, relaxation, resets and transfers do we and aihwkit agree, and where they differ, why?
+"""Question: in which laws of pulses, relaxation, resets and transfers do we and aihwkit agree, and which one is right?
 
 Small cases, each with a right value that a person can check: a closed form, or a count. `peer_agreement.py` compares
 the devices themselves, `algorithm_agreement.py` whole algorithms; `docs/fidelity.md` shows the figures of all three.
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ohmgrad import Crossbar, Outer, PulsedUpdate, Tile, __version__
-from ohmgrad.algorithms import ChoppedTikiTakaV2, MixedPrecision, TikiTaka, TikiTakaV2, transfer
+from ohmgrad.algorithms import ChoppedTikiTakaV2, MixedPrecision, TikiTakaV2, transfer
 from ohmgrad.crossbar import make_crossbar
 from ohmgrad.devices import ConstantStep, LinearStep, VectorCell
 from ohmgrad.report.files import write_json
@@ -50,6 +50,15 @@ def unequal_cell() -> list[float]:
     return [member.weight.item() for member in bar.bars]
 
 
+def in_turn() -> list[float]:
+    """As the peer's case of that name."""
+    cell = VectorCell(devices=(ConstantStep(dw_min=0.01), ConstantStep(dw_min=0.03)), policy="sequential")
+    bar = make_crossbar((1, 1), device=cell, update=PULSED)
+    for _ in range(2):
+        bar.pulse(torch.ones(1, 1), -torch.ones(1, 1), 0.06)
+    return [member.weight.item() for member in bar.bars]
+
+
 def relaxed(cell: bool) -> list[float]:
     """As the peer's case of that name."""
     device = ConstantStep(lifetime=4.0, diffusion=0.05)
@@ -69,15 +78,16 @@ def off_whole_numbers() -> list[int]:
     return found
 
 
-def resets(n: int) -> dict[str, int]:
+def resets(n: int, n_reads: int) -> dict[str, int]:
     """As the peer's case of that name."""
     bar, whole, part = Crossbar((8, 4), device=STEP, update=PULSED), 0, 0
     for step in range(n):
         bar.set_weight(torch.full((8, 4), 0.25))
-        transfer.reset(bar, torch.tensor([step % 4]), torch.tensor(step), 0.3)
+        columns = (step * n_reads + torch.arange(n_reads)) % 4
+        transfer.reset(bar, columns, torch.tensor(step), 0.3)
         gone = (bar.weight == 0.0).sum(0)
         whole, part = whole + int((gone == 8).sum()), part + int(((gone > 0) & (gone < 8)).sum())
-    return {"transfers": n, "whole": whole, "part": part}
+    return {"columns read": n * n_reads, "whole": whole, "part": part}
 
 
 def lines(n: int, seed: int) -> list[int]:
@@ -140,10 +150,12 @@ def ours() -> dict[str, object]:
     return {
         "vector cell": vector_cell(),
         "unequal cell": unequal_cell(),
+        "in turn": in_turn(),
         "relaxed": relaxed(cell=False),
         "relaxed cell": relaxed(cell=True),
         "off whole numbers": off_whole_numbers(),
-        "resets": resets(2000),
+        "resets": resets(2000, 1),
+        "resets of two": resets(2000, 2),
         "lines": [lines(2000, seed) for seed in (1, 2)],
         "buffers": buffers(),
         "flipped": flipped(),
@@ -156,10 +168,12 @@ def ours() -> dict[str, object]:
 RIGHT: dict[str, object] = {
     "vector cell": 0.06 * math.sqrt(0.63 * 0.37),  # three steps of 0.02 at once, with odds of 0.63
     "unequal cell": [0.01, 0.03],  # one pulse, counted in the mean step of 0.02
+    "in turn": [0.06, 0.06],  # the one that takes the update is asked for 0.06
     "relaxed": 0.75 * 0.05,
     "relaxed cell": math.sqrt(2.0) * 0.75 * 0.05,
     "off whole numbers": [],
-    "resets": "0.3 of transfers, none in part",
+    "resets": "0.3 of the columns read, none in part",
+    "resets of two": "0.3 of the columns read, none in part",
     "lines": "each line equally often, a sequence for each seed",
     "buffers": {"0.0": 0.2, "0.25": 0.05, "0.5": 0.1},  # of 0.002 in steps of 0.01, times gamma where that is not 0
     "flipped": [[-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]],  # column 0

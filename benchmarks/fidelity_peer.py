@@ -84,6 +84,16 @@ def unequal_cell() -> list[float]:
     return [float(bar.get_hidden_parameters()[f"hidden_weights_{k}"]) for k in (0, 1)]
 
 
+def in_turn() -> list[float]:
+    """States of two members, steps 0.01 and 0.03, that took an update of 0.06 each, in turn."""
+    policy = VectorUnitCellUpdatePolicy.SINGLE_SEQUENTIAL
+    cell = VectorUnitCell(unit_cell_devices=[step(0.01), step(0.03)], gamma_vec=[1.0] * 2, update_policy=policy)
+    bar = tile(1, 1, cell)
+    for _ in range(2):
+        send(bar, ONE, -ONE, 0.06)
+    return [float(bar.get_hidden_parameters()[f"hidden_weights_{k}"]) for k in (0, 1)]
+
+
 def relaxed(side: int, cell: bool) -> list[float]:
     """Weights after one mini-batch of diffusion and decay."""
     device = step(lifetime=4.0, lifetime_dtod=0.0, diffusion=0.05, diffusion_dtod=0.0)
@@ -103,16 +113,16 @@ def off_whole_numbers() -> list[int]:
     return found
 
 
-def resets(n: int) -> dict[str, int]:
-    """Of n transfers of one column of 8 devices, reset with odds 0.3: columns that were, and that were in part."""
-    fields = {"with_reset_prob": 0.3, "n_reads_per_transfer": 1, "transfer_every": 1, "fast_lr": 0.01}
+def resets(n: int, n_reads: int) -> dict[str, int]:
+    """Of n transfers of columns of 8 devices, reset with odds 0.3: columns that were, and that were in part."""
+    fields = {"with_reset_prob": 0.3, "n_reads_per_transfer": n_reads, "transfer_every": 1, "fast_lr": 0.01}
     bar, whole, part = tile(8, 4, TransferCompound(**pair(**fields))), 0, 0
     for _ in range(n):
         set_fast(bar, torch.full((8, 4), 0.25))
         send(bar, torch.ones(1, 4), torch.zeros(1, 8), 0.01)
         gone = (bar.get_hidden_parameters()["hidden_weights_0"] == 0.0).sum(0)
         whole, part = whole + int((gone == 8).sum()), part + int(((gone > 0) & (gone < 8)).sum())
-    return {"transfers": n, "whole": whole, "part": part}
+    return {"columns read": n * n_reads, "whole": whole, "part": part}
 
 
 def lines(n: int, seed: int) -> list[int]:
@@ -173,10 +183,12 @@ def main(path: str) -> None:
         "aihwkit": __version__,
         "vector cell": vector_cell(4000),
         "unequal cell": unequal_cell(),
+        "in turn": in_turn(),
         "relaxed": relaxed(100, cell=False),
         "relaxed cell": relaxed(100, cell=True),
         "off whole numbers": off_whole_numbers(),
-        "resets": resets(2000),
+        "resets": resets(2000, 1),
+        "resets of two": resets(2000, 2),
         "lines": [lines(2000, seed) for seed in (1, 2)],
         "buffers": buffers(),
         "flipped": flipped(),
