@@ -4,8 +4,7 @@ Weight programming: 20 x 20 devices learn a target W* (N(0, 0.3^2)) from x ~ N(0
 simulated, samples one after the other, transfers within mini-batches of 5. 400 seeds each, with the same inputs on both
 sides; devices and pulses are drawn independently. Compared are the means over seeds of three figures of the final
 weight, and their spreads: root mean square error, projection onto W*, and modulus; and every weight's mean. A
-difference counts if it is beyond 3 standard errors. With 100 seeds, one of the 36 (the spread of Tiki-Taka's
-modulus) was at -3.2; with 400 it is at 0.3, and none is beyond 1.5.
+difference counts if it is beyond 3 standard errors. With 400 seeds none of the 48 is beyond 2.
 Baseline: aihwkit, in the interpreter that --peer-python names.
 Last figures: `results/algorithm_agreement.json`.
 

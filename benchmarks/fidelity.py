@@ -22,6 +22,7 @@ import torch
 from ohmgrad import Crossbar, Outer, PulsedUpdate, Tile, __version__
 from ohmgrad.algorithms import ChoppedTikiTakaV2, MixedPrecision, TikiTakaV2, transfer
 from ohmgrad.crossbar import make_crossbar
+from ohmgrad.crossbar.vector_cells import VectorCells
 from ohmgrad.devices import ConstantStep, LinearStep, VectorCell
 from ohmgrad.report.files import write_json
 
@@ -30,22 +31,22 @@ STEP = ConstantStep(dw_min=0.01, reset_std=0.0)
 FAST = {"fast_lr": 0.01, "scale_fast_lr": False, "scale_transfer_lr": False, "transfer_every": 1}
 
 
-def three(n: int, gains: tuple[float, ...] = (1.0, 1.0, 1.0), steps: tuple[float, ...] = (0.02, 0.02, 0.02)):
+def cells(n: int, gains: tuple[float, ...], steps: tuple[float, ...]) -> VectorCells:
     """n cells of one crosspoint, one in each replica."""
     cell = VectorCell(devices=tuple(ConstantStep(dw_min=dw) for dw in steps), gains=gains)
-    return make_crossbar((1, 1), device=cell, update=PULSED, replicas=(n,))
+    return VectorCells((1, 1), device=cell, update=PULSED, replicas=(n,))
 
 
 def vector_cell() -> list[float]:
     """As the peer's case of that name."""
-    bar = three(N)
+    bar = cells(N, (1.0, 1.0, 1.0), (0.02, 0.02, 0.02))
     bar.pulse(torch.ones(1, 1), -torch.ones(1, 1), 0.02 * 0.63)
     return bar.weight.flatten().tolist()
 
 
 def unequal_cell() -> list[float]:
     """As the peer's case of that name."""
-    bar = three(1, (1.0, 1.0), (0.01, 0.03))
+    bar = cells(1, (1.0, 1.0), (0.01, 0.03))
     bar.pulse(torch.ones(1, 1), -torch.ones(1, 1), 0.02)
     return [member.weight.item() for member in bar.bars]
 
@@ -53,7 +54,7 @@ def unequal_cell() -> list[float]:
 def in_turn() -> list[float]:
     """As the peer's case of that name."""
     cell = VectorCell(devices=(ConstantStep(dw_min=0.01), ConstantStep(dw_min=0.03)), policy="sequential")
-    bar = make_crossbar((1, 1), device=cell, update=PULSED)
+    bar = VectorCells((1, 1), device=cell, update=PULSED)
     for _ in range(2):
         bar.pulse(torch.ones(1, 1), -torch.ones(1, 1), 0.06)
     return [member.weight.item() for member in bar.bars]

@@ -189,9 +189,9 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        is_known, state, send = self._known  # the short way, for small crossbars
-        is_same = not is_compiling() and is_known(x, d) and state is self._buffers["weight"]
-        if is_same and self._applier[2] == state.data_ptr() and isinstance(lr, float) and lr - lr == 0.0:
+        (is_known, state, send), now = self._known, self._buffers["weight"]  # the short way, for small crossbars
+        is_same = not is_compiling() and is_known(x, d) and state is now and self._applier[2] == now.data_ptr()
+        if is_same and isinstance(lr, float) and lr - lr == 0.0:
             return send(x, d, lr)
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
         bound_to, ways, _ = self._applier
