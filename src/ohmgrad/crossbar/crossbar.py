@@ -120,7 +120,10 @@ class Crossbar(nn.Module):
             # What the pulses act on; the visible weight is this plus write noise.
             self.register_buffer("persistent", self.weight.clone())
         self.readers = None if periphery is None else readers(periphery, self.replicas, dtype)
-        self.set_weight(self.weight if weight is None else weight)  # which shows write noise in either case
+        if weight is not None:
+            self.set_weight(weight)
+        else:  # 0 was programmed too, and shows write noise
+            self._show(torch.ones_like(self.weight, dtype=torch.bool), (random.Stream.RELAX, relax.Kind.START))
 
     @property
     def params(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Kind(IntEnum):
     DIFFUSION = 0
     RESET = 1
     WRITE = 2  # write noise, drawn anew where a state changed
+    START = 3  # write noise of a crossbar that was made without a weight
 
 
 def relaxes(names: Container[str]) -> bool:
