@@ -32,18 +32,19 @@ PERFECT = IOParameters(is_perfect=True)
 def config(algorithm: str, settings: dict, seed: int):
     """The configuration of one tile."""
     io = {"forward": PERFECT, "backward": PERFECT, "update": UpdateParameters(desired_bl=settings["bit_length"])}
+    kind, *_ = algorithm.split(",")
     device = SoftBoundsDevice(**settings["device"], construction_seed=seed)
-    if algorithm == "analog-sgd":
+    if kind == "analog-sgd":
         return SingleRPUConfig(device=device, **io)
-    if algorithm == "mixed-precision":
+    if kind == "mixed-precision":
         return DigitalRankUpdateRPUConfig(device=MixedPrecisionCompound(device=device), **io)
     pair = {"unit_cell_devices": [device, device], "construction_seed": seed, "transfer_forward": PERFECT}
     options = dict(settings["algorithms"][algorithm])
-    if algorithm == "tiki-taka":
+    if kind == "tiki-taka":
         return UnitCellRPUConfig(device=TransferCompound(**pair, **options), **io)
     pair["transfer_update"] = UpdateParameters(desired_bl=1, update_bl_management=False, update_management=False)
-    kind = DynamicTransferCompound if algorithm == "agad" else ChoppedTransferCompound
-    return UnitCellRPUConfig(device=kind(**pair, **options), **io)
+    compound = DynamicTransferCompound if kind == "agad" else ChoppedTransferCompound
+    return UnitCellRPUConfig(device=compound(**pair, **options), **io)
 
 
 def main(algorithm: str, task_path: str, settings_path: str, result_path: str) -> None:

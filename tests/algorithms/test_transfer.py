@@ -44,28 +44,37 @@ def test_what_was_read_is_reset():
     assert tile.state.slow.weight.tolist() == [[-0.125, -0.125, 0.0, 0.0, 0.0]]
 
 
-def test_devices_are_reset_one_by_one_as_often_as_they_should(seed):
-    # 4 transfers of 2 columns of 500 devices, in two replicas: sees 0.04 in odds of 0.3, a column that is reset as a
-    # whole, and replicas that are reset alike.
+def test_whole_columns_are_reset_as_often_as_they_should(seed):
+    # 600 transfers of 2 columns of 5 devices, in two replicas: sees odds of 0.4 for 0.3, devices that are reset one
+    # by one, and replicas or columns that are reset alike.
     device = SoftBounds(reset=0.25, reset_std=0.0)
-    bar = Crossbar((500, 3), device=device, seed=seed, replicas=(2,))
+    bar = Crossbar((5, 3), device=device, seed=seed, replicas=(2,))
     were = []
-    for step in range(4):
-        bar.set_weight(torch.zeros(500, 3))
+    for step in range(600):
+        bar.set_weight(torch.zeros(5, 3))
         transfer.reset(bar, torch.tensor([2, 0]), torch.tensor(step), 0.3)
-        assert set(bar.weight.unique().tolist()) == {0.0, 0.25} and not bar.weight[..., 1].any()
-        were.append(bar.weight[..., [0, 2]] > 0)
-    by_column = torch.stack(were).sum(-2)
-    assert_counts(by_column.numpy(), 500, 0.3)
-    assert_counts(int((were[0][0] & were[0][1]).sum()), 1000, 0.09)
+        assert not bar.weight[..., 1].any() and torch.equal(bar.weight, bar.weight[..., :1, :].expand(2, 5, 3))
+        were.append(bar.weight[..., 0, [0, 2]] > 0)
+    by_column = torch.stack(were)
+    assert_counts(by_column.sum(0).numpy(), 600, 0.3)
+    assert_counts(int((by_column[:, 0] & by_column[:, 1]).sum()), 1200, 0.09)
+    assert_counts(int((by_column[..., 0] & by_column[..., 1]).sum()), 1200, 0.09)
+
+
+def test_columns_of_each_replica_are_reset():
+    bar = Crossbar((2, 3), device=SoftBounds(reset=0.25, reset_std=0.0), replicas=(2,))
+    transfer.reset(bar, torch.tensor([[1], [2]]), torch.tensor(0), 1.0)
+    assert bar.weight.tolist() == [[[0.0, 0.25, 0.0]] * 2, [[0.0, 0.0, 0.25]] * 2]
 
 
 def test_starts_come_as_often_as_they_should(seed):
-    # 4,000 transfers: sees a column that is drawn by a fifth too often.
+    # 4,000 transfers: sees a column that is drawn by a fifth too often, and replicas that start alike.
     first, n = seed * 10_000 % 2**31, 4000
-    steps = [torch.tensor(first + k) for k in range(n)]
-    starts = torch.tensor([int(transfer.random_places(step, 1, 5)[0]) for step in steps])
-    assert_counts(torch.bincount(starts, minlength=5).numpy(), n, 0.2)
+    seeds = torch.tensor([seed, seed + 1])
+    starts = torch.stack([transfer.random_places(seeds, torch.tensor(first + k), 1, 5)[:, 0] for k in range(n)])
+    for one in starts.unbind(1):
+        assert_counts(torch.bincount(one, minlength=5).numpy(), n, 0.2)
+    assert_counts(int((starts[:, 0] == starts[:, 1]).sum()), n, 0.2)
 
 
 def test_choppers_flip_as_often_as_they_should_in_every_replica(seed):

@@ -219,7 +219,7 @@ CASES: dict[type, list[Case]] = {
                 fast_lr=0.5,
                 transfer_every=2,
                 n_reads=2,
-                buffer_granularity=30.0,
+                buffer_granularity=6.0,
                 momentum=0.25,
                 forget_buffer=False,
                 gamma=0.2,
@@ -228,7 +228,7 @@ CASES: dict[type, list[Case]] = {
             ),
             transferring(
                 beta=0.5,
-                to_slow=Buffered(30 * DW, keep=0.25),
+                to_slow=Buffered(6 * DW / 0.2, keep=0.25),  # gamma = 0.2 of what is read enters
                 every=2,
                 n_reads=2,
                 rows=True,
@@ -240,10 +240,10 @@ CASES: dict[type, list[Case]] = {
     ChoppedTikiTakaV2: [
         # Flips of lines after two reads each.
         Case(
-            ChoppedTikiTakaV2(in_chop_prob=0.5, in_chop_random=False, gamma=0.2, auto_granularity=100.0),
+            ChoppedTikiTakaV2(in_chop_prob=0.5, in_chop_random=False, gamma=0.2, auto_granularity=20.0),
             transferring(
                 beta=1.0,
-                to_slow=Buffered(100 * DW / IN),
+                to_slow=Buffered(20 * DW / IN / 0.2),  # gamma = 0.2 of what is read enters
                 by_sample=True,
                 scale_beta=False,
                 gamma=0.2,

@@ -1,8 +1,8 @@
 """Decay, diffusion and reset (reference 2.4), held against the linear recursion that they are.
 
 With a = 1 - 1/lifetime, n mini-batches take w to r + (w - r) a^n, give or take a variance of
-diffusion^2 (1 - a^2n) / (1 - a^2); without decay of n diffusion^2. The comments `Planted:` name bugs that were put in
-once, and that the test caught.
+a^2 diffusion^2 (1 - a^2n) / (1 - a^2); without decay of n diffusion^2. The comments `Planted:` name bugs that were put
+in once, and that the test caught.
 """
 
 import copy
@@ -92,10 +92,10 @@ class TestDiffusion:
         assert_same_law(rho / 0.01, stats.foldnorm(1.0))
         assert_same_law(relax(bar, 1).weight / rho, stats.norm(0.0, 1.0))
 
-    def test_decay_comes_before_diffusion(self, seed):
-        # a = 3/4, five mini-batches: the other order would make the variance a^2 = 0.56 of this.
+    def test_diffusion_comes_before_decay(self, seed):
+        # a = 3/4, five mini-batches: the other order would make the variance 1 / a^2 = 1.8 times this.
         bar = relax(crossbar(Ideal(lifetime=4.0, diffusion=0.1, reset=-0.5), start=1.0, seed=seed), 5)
-        variance = 0.01 * (1.0 - 0.75**10) / (1.0 - 0.75**2)
+        variance = 0.01 * 0.75**2 * (1.0 - 0.75**10) / (1.0 - 0.75**2)
         assert_mean(bar.weight, -0.5 + 1.5 * 0.75**5, std=variance**0.5)
         assert_variance(bar.weight, variance, kurtosis=3.0)
 

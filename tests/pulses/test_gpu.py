@@ -18,7 +18,7 @@ from ohmgrad import Crossbar, PulsedUpdate, random, vocabulary
 from ohmgrad.devices import DEVICES, ConstantStep, Device, SoftBounds
 from ohmgrad.devices.base import CTOC, draw
 from ohmgrad.pulses import eager, op
-from ohmgrad.pulses.settings import TRAINS
+from ohmgrad.pulses.settings import TRAINS, Lines
 from users import SPREAD, TELLING, Bent
 
 pytest.importorskip("triton")
@@ -102,6 +102,35 @@ def test_quick_normals_and_population_counts(key):
 def test_kernels_equal_eager(family, ctoc, merge):
     dtype = torch.float64 if (ctoc == "additive") == merge else torch.float32
     assert_agree(device(family, ctoc=ctoc), *lines(2, 9, 5, dtype), merge=merge)
+
+
+@inside
+def test_n_steps_are_n_sure_pulses():
+    # 0.07 / 0.01 is 7.000000000000001, and 0.14 / 0.01 and 0.28 / 0.01 are above whole numbers too.
+    model, w = ConstantStep(dw_min=0.01), torch.zeros(2, 3, dtype=torch.float64, device=HOME)
+    launch = gpu.launcher(model, model.nominal(), PulsedUpdate(), 7, w)
+    x, d = (torch.ones(1, n, dtype=torch.float64, device=HOME) for n in (3, 2))
+    for n in (7, 14, 15, 28, 29, 30):
+        counts = torch.zeros_like(w, dtype=torch.int64)
+        launch(x, d, float(f"0.{n:02d}"), 1, 0, counts, None)
+        assert (counts == n).all()
+
+
+@inside
+@pytest.mark.parametrize("train", TRAINS)
+def test_shared_lines(train):
+    # Trains of another seed and step than the devices' own.
+    model, settings, shared = device(SoftBounds), PulsedUpdate(train=train), Lines(11, 0.013)
+    x, d = (t.to(HOME) for t in lines(2, 9, 5))
+    params = draw(model, torch.tensor(3), (5, 9), x.dtype)
+    params = {k: v.to(HOME) if isinstance(v, torch.Tensor) else v for k, v in params.items()}
+    w = torch.zeros(5, 9, device=HOME)
+    v, counts = w.clone(), torch.zeros_like(w, dtype=torch.int64)
+    gpu.launcher(model, params, settings, 7, w, shared)(x, d, 0.1, 2, CYCLE, counts, None)
+    given = {"device": model, "params": params, "settings": settings, "seed": 7, "cycle": CYCLE}
+    assert torch.equal(counts, eager.pulse(v, x, d, 0.1, **given, lines=shared))
+    assert (w - v).abs().max() <= ROUNDING[w.dtype]
+    assert not torch.equal(counts, eager.pulse(v, x, d, 0.1, **given))
 
 
 @inside

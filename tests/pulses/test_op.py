@@ -48,7 +48,8 @@ def given(bar: Crossbar, x: Tensor, d: Tensor, lr: float = 0.05) -> tuple:
     law = op.number_of(bar.device_model, bar.update)
     moved = torch.zeros_like(bar.weight, dtype=torch.uint8)
     names = " ".join(bar.params)
-    return bar.weight, x, d, lr, bar.cycles, bar.pulses, bar.pulse_counts, moved, bar.seed, names, values, law
+    counters = bar.cycles, bar.pulses, bar.pulse_counts
+    return bar.weight, x, d, lr, *counters, moved, bar.seed, bar.seed, bar.granularity, names, values, law
 
 
 class TestOperator:

@@ -32,10 +32,12 @@ def filling_rate(settings: Any, fast: Crossbar, lr: Step) -> Step:
 
     settings: of an algorithm with a buffer (Any: they share fields, not a class). At transfer_lr = 1 it takes reads of
     `buffer_granularity` granularities to make a pulse; with `auto_granularity` it takes so many times more, divided by
-    the steps, samples or mini-batches, between two reads of a line.
+    the steps, samples or mini-batches, between two reads of a line. With gamma > 0 all of that is times gamma, what the
+    fast crossbar counts in the weight, as in aihwkit.
     """
     lines = n_lines(fast, settings.transfer_columns)
     threshold = settings.buffer_granularity * fast.device_model.granularity
     if settings.auto_granularity:
         threshold *= settings.auto_granularity * (settings.n_reads or lines) / (lines * settings.transfer_every)
-    return scaled(settings, "transfer_lr", lr) / threshold
+    share = getattr(settings, "gamma", 0.0) or 1.0  # AGAD has none
+    return scaled(settings, "transfer_lr", lr) * share / threshold

@@ -40,8 +40,9 @@ class TikiTaka:
         transfer_every: mini-batches between transfers, or samples if not `units_in_mbatch`; >= 1.
         n_reads: lines read and written per transfer, cyclically; None means all (`n_reads_per_transfer`).
         transfer_columns: transfer columns, else rows.
-        reset_prob: odds of each device of the fast crossbar to be reset after a read of its column (`with_reset_prob`).
-        random_selection: start each transfer at a random line, the same for all seeds and replicas.
+        reset_prob: odds that a column of the fast crossbar is reset, as a whole, after it was read (`with_reset_prob`).
+        random_selection: start each transfer at a random line, drawn from the fast crossbar's seed: each replica, and
+            each tile, has a sequence of its own.
         fast_device: devices of the fast crossbar; those of the tile by default.
 
     Raises:
@@ -96,10 +97,10 @@ class TikiTaka:
                 transfer.write_lines(state.slow, lines, v, transfer_lr, self.transfer_columns)
 
     def next_lines(self, state: State) -> Tensor:
-        """Lines of the transfer that is due: cyclic, continuing where the last one stopped, or from a random start."""
+        """Lines of the transfer that is due, (n,): continuing where the last one stopped; (*replica, n) if random."""
         n = transfer.n_lines(state.fast, self.transfer_columns)
         if self.random_selection:
-            return transfer.random_places(state.step, self.n_reads, n) % n
+            return transfer.random_places(state.fast.seed, state.step, self.n_reads, n) % n
         return transfer.places(state.step, self.transfer_every, self.n_reads, n) % n
 
     def at_rest(self, state: State) -> tuple[Crossbar, Tensor]:

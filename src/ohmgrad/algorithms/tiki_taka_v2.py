@@ -33,7 +33,8 @@ class TikiTakaV2:
 
     Args:
         fast_lr: step of the fast crossbar; times the optimizer's lr if `scale_fast_lr`.
-        transfer_lr: share of what is read that enters the buffer; times the optimizer's lr if `scale_transfer_lr`.
+        transfer_lr: share of what is read that enters the buffer; times the optimizer's lr if `scale_transfer_lr`, and
+            times gamma where gamma > 0, as in aihwkit, whose settings so mean the same here.
         gamma: share of the fast crossbar in the weight that both passes read, >= 0.
         transfer_every: samples between transfers, or mini-batches if `units_in_mbatch`; >= 1.
         n_reads: lines per transfer, cyclically; None means all.

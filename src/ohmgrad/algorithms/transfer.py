@@ -53,19 +53,21 @@ def places(step: Tensor, every: int, n_reads: int | None, n_lines: int) -> Tenso
     return torch.arange(first, first + n)
 
 
-def random_places(step: Tensor, n_reads: int | None, n_lines: int) -> Tensor:
-    """Lines from a start drawn at random, a function of the step alone: replicas and tiles transfer in step."""
-    key = random.root(0, random.Stream.TRANSFER, int(step))
-    start = int(random.bits(*key, 0)) * n_lines >> 32
-    return torch.arange(start, start + (n_reads or n_lines))
+def random_places(seed: Tensor, step: Tensor, n_reads: int | None, n_lines: int) -> Tensor:
+    """Lines from a start drawn at random, (*replica, n): a function of each replica's seed and of the step."""
+    key = random.root(seed, random.Stream.TRANSFER, int(step))
+    start = torch.as_tensor(random.bits(*key, 0)) * n_lines >> 32
+    return start[..., None] + torch.arange(n_reads or n_lines, device=seed.device)
 
 
 def reset(bar: Crossbar, columns: Tensor, step: Tensor, probability: float) -> None:
-    """Reset devices of these columns, each with that probability, independently, as aihwkit does."""
+    """Reset whole columns, each of these, (n,) or (*replica, n), with that probability, independently."""
     if probability:
         key = (random.Stream.TRANSFER, int(step))
-        u = random.uniform_plane(bar.seed, key, bar.shape[0], bar.shape[1], torch.float64)
-        bar.reset(columns, only=u[..., columns.to(u.device)] < probability)
+        u = random.uniform_plane(bar.seed, key, 1, bar.shape[1], torch.float64)
+        chosen = torch.zeros_like(u, dtype=torch.bool)
+        chosen.scatter_(-1, columns.to(u.device)[..., None, :].expand(*u.shape[:-1], -1), True)
+        bar.reset(only=chosen & (u < probability))
 
 
 def n_lines(bar: Crossbar, columns: bool) -> int:
@@ -79,7 +81,7 @@ def lines_of(plane: Tensor, columns: bool) -> Tensor:
 
 
 def read_lines(bar: Crossbar, lines: Tensor, columns: bool) -> Tensor:
-    """What one-hot reads give, (*replica, n, values), through the converters of transfers."""
+    """What one-hot reads of lines, (n,) or (*replica, n), give through their converters: (*replica, n, values)."""
     return bar.read_columns(lines) if columns else bar.read_rows(lines)
 
 

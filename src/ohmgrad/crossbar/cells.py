@@ -48,6 +48,8 @@ class Cells(nn.Module):
         self.device_model = device
         own = [random.derive(seeds, k).flatten().tolist() for k in range(len(device.devices))]
         options = {**options, "replicas": replicas}
+        if device.shares_trains:
+            options |= {"line_seed": seeds.flatten().tolist(), "granularity": device.granularity}
         made = [Crossbar(shape, device=d, seed=s, **options) for d, s in zip(device.devices, own, strict=True)]
         self._bars = nn.ModuleList(made)
         self.register_buffer("seed", seeds)
@@ -60,6 +62,11 @@ class Cells(nn.Module):
     def bars(self) -> list[Crossbar]:
         """The crossbars, one for each device of the cell."""
         return cast(list[Crossbar], list(self._bars))  # a ModuleList knows no types
+
+    @property
+    def granularity(self) -> float:
+        """The cell's, as `Crossbar.granularity`."""
+        return self.device_model.granularity
 
     @property
     def weight(self) -> Tensor:
@@ -93,13 +100,13 @@ class Cells(nn.Module):
     def read_columns(self, columns: Tensor) -> Tensor:
         """As `Crossbar.read_columns`."""
         for bar in self.bars[1:]:
-            bar.reads.add_(len(columns))
+            bar.reads.add_(columns.shape[-1])
         return self.bars[0].read_columns(columns, self.weight)
 
     def read_rows(self, rows: Tensor) -> Tensor:
         """As `Crossbar.read_rows`."""
         for bar in self.bars[1:]:
-            bar.reads.add_(len(rows))
+            bar.reads.add_(rows.shape[-1])
         return self.bars[0].read_rows(rows, self.weight)
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:

@@ -54,6 +54,7 @@ def _replace_devices(bar: Crossbar, device: Device, params: Mapping[str, Any]) -
         del bar.persistent
     for name in bar._plane_names:
         del bar._buffers[f"device_{name}"]
+    bar.granularity *= device.granularity / bar.device_model.granularity
     bar._plane_names, bar._numbers, bar.device_model, bar.devices = [], {}, device, [device]
     for name, value in params.items():
         if isinstance(value, Tensor):

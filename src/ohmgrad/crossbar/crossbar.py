@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from ohmgrad import random
-from ohmgrad.crossbar import elements, relax
+from ohmgrad.crossbar import elements, relax, write_expected
 from ohmgrad.crossbar.elements import Counters
 from ohmgrad.devices.base import Device
 from ohmgrad.periphery.reader import Reader, readers
 from ohmgrad.periphery.settings import Periphery
 from ohmgrad.pulses import op
-from ohmgrad.pulses.expected import expected_increment
 from ohmgrad.pulses.forms import Dense, Outer, Update
 from ohmgrad.pulses.settings import ExpectedUpdate, PulsedUpdate
 
-NO_APPLIER: tuple[Any, Any] = (None, None)
+NO_APPLIER: tuple[Any, Any, int] = (None, None, 0)  # the state, what changes it, and where in memory it was then
 FRESH: dict[str, Any] = {"_applier": NO_APPLIER, "_known": elements.UNKNOWN}  # before the first pulse
 
 
@@ -34,10 +33,12 @@ class Crossbar(nn.Module):
         seed: one integer (replica r gets seed + r) or one for each replica. The device-to-device variation and every
             later noise are functions of it. None draws one from torch's default generator.
         replicas: leading dimensions: independent crossbars that are read and written in one call.
-        weight: initial state, (*replica, out, in) or (out, in), clipped to the devices' bounds; 0 if absent.
+        weight: initial state, (*replica, out, in) or (out, in), programmed as by `set_weight`; 0 if absent.
         dtype: float32 or float64.
         count_pulses: keep the pulses that reached each crosspoint (endurance), 8 bytes each.
         periphery: converters and noise of its reads; ideal reads if absent.
+        line_seed: seeds of the pulse trains, one for each replica, where several crossbars share their lines.
+        granularity: the step that pulses are counted in; the devices' own if absent.
 
     Raises:
         ValueError, TypeError: a shape, dtype or value breaks its rule; the message names the tensor.
@@ -51,6 +52,7 @@ class Crossbar(nn.Module):
 
     weight: Tensor
     seed: Tensor
+    line_seed: Tensor | None
     cycles: Tensor
     pulses: Tensor
     pulse_counts: Tensor | None
@@ -72,6 +74,8 @@ class Crossbar(nn.Module):
         dtype: torch.dtype = torch.float32,
         count_pulses: bool = False,
         periphery: Periphery | None = None,
+        line_seed: Sequence[int] | None = None,
+        granularity: float | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 2 or min(shape) < 1:
@@ -87,6 +91,9 @@ class Crossbar(nn.Module):
         self.replicas = tuple(replicas)
         seeds = random.seed_tensor(seed, self.replicas)
         self.register_buffer("seed", seeds)
+        lines = None if line_seed is None else random.seed_tensor(line_seed, self.replicas)
+        self.register_buffer("line_seed", lines)
+        self.granularity = granularity or self.device_model.granularity
         self.register_buffer("cycles", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reads", torch.zeros((), dtype=torch.int64))
         self.register_buffer("digital_memory", torch.zeros((), dtype=torch.int64))
@@ -115,6 +122,8 @@ class Crossbar(nn.Module):
         self.readers = None if periphery is None else readers(periphery, self.replicas, dtype)
         if weight is not None:
             self.set_weight(weight)
+        else:  # 0 was programmed too, and shows write noise
+            self._show(torch.ones_like(self.weight, dtype=torch.bool), (random.Stream.RELAX, relax.Kind.START))
 
     @property
     def params(self) -> dict[str, Any]:
@@ -157,19 +166,21 @@ class Crossbar(nn.Module):
         return d @ w if (readers := self.readers) is None else readers["read_transposed"](w.mT, d, seed)
 
     def read_columns(self, columns: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Reads with one-hot inputs, as transfers do: columns (n,) of indices to (*replica, n, out); as `read`."""
-        return self._read_lines(elements.column_numbers(columns, self.shape[1]), weight, columns=True)
+        """Reads with one-hot inputs, as transfers do: columns, (n,) or (*replica, n), to (*replica, n, out)."""
+        numbers = elements.column_numbers(columns, self.shape[1], replicas=self.replicas)
+        return self._read_lines(numbers, weight, columns=True)
 
     def read_rows(self, rows: Tensor, weight: Tensor | None = None) -> Tensor:
-        """As `read_columns`, with one-hot errors: rows (n,) of indices to (*replica, n, in)."""
-        return self._read_lines(elements.column_numbers(rows, self.shape[0], "rows"), weight, columns=False)
+        """As `read_columns`, with one-hot errors: rows (n,) or (*replica, n) to (*replica, n, in)."""
+        numbers = elements.column_numbers(rows, self.shape[0], "rows", self.replicas)
+        return self._read_lines(numbers, weight, columns=False)
 
     def _read_lines(self, lines: Tensor, weight: Tensor | None, *, columns: bool) -> Tensor:
-        self.reads.add_(len(lines))
+        self.reads.add_(lines.shape[-1])
         w = self.weight if weight is None else weight
         w = w if columns else w.mT
         if self.readers is None:
-            return w[..., lines].mT
+            return elements.of_columns(w, lines)
         return cast(Reader, self.readers["read_columns"]).lines(w, lines, self.seed)  # a ModuleDict knows no types
 
     def pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
@@ -180,12 +191,12 @@ class Crossbar(nn.Module):
             d: errors, (*replica, batch, out).
             lr: step, finite; a negative one moves the other way.
         """
-        is_known, state, send = self._known  # the short way, for small crossbars
-        is_same = not is_compiling() and is_known(x, d) and state is self._buffers["weight"]
+        (is_known, state, send), now = self._known, self._buffers["weight"]  # the short way, for small crossbars
+        is_same = not is_compiling() and is_known(x, d) and state is now and self._applier[2] == now.data_ptr()
         if is_same and isinstance(lr, float) and lr - lr == 0.0:
             return send(x, d, lr)
         self.write(Outer(d if d.dim() > 1 else d[None], x if x.dim() > 1 else x[None]), lr)
-        bound_to, ways = self._applier
+        bound_to, ways, _ = self._applier
         if not is_compiling() and ways and self.pulse_counts is None and not self.device_model.write_noise:
             self._known = elements.alike(x, d), bound_to, ways.sender(x.shape[-2] if x.dim() > 1 else 1)
 
@@ -199,32 +210,27 @@ class Crossbar(nn.Module):
             outer = update.as_outer()
             self._pulse(outer.x, outer.d, lr)
         else:
-            self._write_expected(update, lr)
-
-    @torch.no_grad()
-    def _write_expected(self, update: Update, lr: float) -> None:
-        outer = update.as_outer()
-        if self.update.per_sample:
-            for i in range(outer.x.shape[-2]):
-                sample = outer.d[..., i, :, None] * outer.x[..., i, None, :]
-                self._move(-lr * sample, slice(None), n_cycles=1)
-        elif n_cycles := outer.x.shape[-2]:
-            self._move(-lr * update.as_dense(), slice(None), n_cycles)
+            write_expected.write(self, update, lr)
 
     @torch.no_grad()
     def write_columns(self, columns: Tensor, values: Tensor, lr: elements.Step) -> None:
-        """Add lr * values to distinct columns through the devices, one cycle each; values are (*replica, n, out)."""
-        (values, lr), columns = elements.values_for_all(values, lr), elements.column_numbers(columns, self.shape[1])
-        self._check("values", values, len(columns), self.shape[0])
+        """Add lr * values to distinct columns through the devices, one cycle each.
+
+        Args:
+            columns: (n,), or (*replica, n), of each replica its own. values: (*replica, n, out).
+        """
+        values, lr = elements.values_for_all(values, lr)
+        columns = elements.column_numbers(columns, self.shape[1], replicas=self.replicas)
+        self._check("values", values, columns.shape[-1], self.shape[0])
         if isinstance(self.update, PulsedUpdate):
             one_hot = torch.nn.functional.one_hot(columns.to(self.weight.device), self.shape[1])
             self._pulse(one_hot.to(self.weight.dtype), values, -lr)
         else:
-            self._move(lr * values.mT, columns, n_cycles=len(columns))
+            write_expected.move_columns(self, lr * values.mT, columns.to(self.weight.device))
 
     @torch.no_grad()
     def relax(self) -> None:
-        """What one mini-batch of time does to the devices: decay, then diffusion; free where they have neither."""
+        """What one mini-batch of time does to the devices: diffusion, then decay; free where they have neither."""
         if relax.relaxes((*self._numbers, *self._plane_names)):
             params = self.params
             w = relax.relaxed(self._state, self.device_model, params, seed=self.seed, number=self.relaxations)
@@ -259,7 +265,7 @@ class Crossbar(nn.Module):
     def _pulse(self, x: Tensor, d: Tensor, lr: float) -> None:
         """Pulse trains."""
         if is_compiling():
-            moved = torch.zeros_like(self.weight, dtype=torch.uint8) if self.device_model.write_noise else None
+            moved = torch.zeros_like(self._state, dtype=torch.uint8) if self.device_model.write_noise else None
             self._pulse_in_graph(x.detach(), d.detach(), lr, moved)
             if moved is not None:
                 self._show(moved.bool())
@@ -270,9 +276,9 @@ class Crossbar(nn.Module):
         """`_pulse` outside graphs, of contiguous x and d."""
         has_noise = self.device_model.write_noise > 0.0
         state = self._buffers["persistent" if has_noise else "weight"]
-        moved = torch.zeros_like(self.weight, dtype=torch.uint8) if has_noise else None
-        if self._applier[0] is not state:
-            self._applier = state, self._new_applier()
+        moved = torch.zeros(self.weight.shape, dtype=torch.uint8, device=state.device) if has_noise else None
+        if self._applier[0] is not state or self._applier[2] != state.data_ptr():
+            self._applier = state, self._new_applier(), state.data_ptr()
         self._applier[1].apply(x, d, lr, batch, self._buffers["pulse_counts"], moved)
         if moved is not None:
             self._show(moved.bool())
@@ -282,19 +288,28 @@ class Crossbar(nn.Module):
         assert isinstance(self.update, PulsedUpdate)  # write() saw to it; said for the type checker
         if state.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"PulsedUpdate needs a crossbar of float32 or float64, got {state.dtype}")
-        return op.applier(self.device_model, self.update, self.params, self.seed, state, self.cycles, self.pulses)
+        elements.lay_out(self._buffers)  # once more, for assignments to `data` of a tensor, which no module sees
+        return op.applier(
+            self.device_model, self.update, self.params, self.seed, state, self.cycles, self.pulses,
+            lines=self._line_seed, granularity=self.granularity,
+        )  # fmt: skip
+
+    @property
+    def _line_seed(self) -> Tensor:
+        return self.seed if self.line_seed is None else self.line_seed
 
     def _pulse_in_graph(self, x: Tensor, d: Tensor, lr: float, moved: Tensor | None) -> None:
         given = self.params.values()
         values = [v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64) for v in given]
         torch.ops.ohmgrad.pulse(
             self._state, x, d, lr, self.cycles, self.pulses, self.pulse_counts, moved, self.seed,
-            " ".join(self.params), values, self._law,
+            self._line_seed, self.granularity, " ".join(self.params), values, self._law,
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in self.__dict__.get("_buffers", ()):  # another tensor than the one that the applier works on
+            elements.lay_out(self._buffers)
             self.__dict__.update(FRESH)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -310,26 +325,9 @@ class Crossbar(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.__dict__.update(FRESH | {"_accepted": None})  # the rest is of what was before this move
-        return super()._apply(fn, recurse)
-
-    def _move(self, delta: Tensor, columns: Tensor | slice, n_cycles: int) -> None:
-        """Expected update of some columns by delta, (*replica, out, n)."""
-        assert isinstance(self.update, ExpectedUpdate)  # write() saw to it; said for the type checker
-        params = self._params_of(columns)
-        w = self._state[..., columns]
-        delta = delta.expand_as(w)
-        change = expected_increment(
-            w, delta, self.device_model, params, settings=self.update, seed=self.seed, cycle=self.cycles
-        )
-        self._state[..., columns] = torch.clamp(w + change, *self._bounds(params))
-        if self.device_model.write_noise:
-            moved = torch.zeros_like(self.weight, dtype=torch.bool)
-            moved[..., columns] = delta != 0
-            self._show(moved)
-        if self.pulse_counts is not None:
-            self.pulse_counts[..., columns] += delta.abs().double() / self.device_model.granularity
-        self.pulses.add_(delta.abs().sum((-2, -1), dtype=torch.float64) / self.device_model.granularity)
-        self.cycles.add_(n_cycles)
+        super()._apply(fn, recurse)
+        elements.lay_out(self._buffers)  # of four dimensions, a memory format is another order of crosspoints
+        return self
 
     def _params_of(self, columns: Tensor | slice) -> dict[str, Any]:
         """Parameters of the elements in some columns."""

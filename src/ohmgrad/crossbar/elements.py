@@ -26,6 +26,7 @@ MAY_BE_INFINITE = ("device_w_min", "device_w_max", "device_lifetime")
 # What a device that lacks an effect has in its place.
 NEUTRAL = {"lifetime": float("inf"), "diffusion": 0.0, "reset": 0.0}
 
+
 # Whether x and d are like those before in all but their numbers; the state that these changed; what sends such.
 Known = tuple[Callable[[Tensor, Tensor], bool], Tensor | None, Any]
 
@@ -107,17 +108,36 @@ def own_steps(name: str, step: Step) -> Tensor | None:
     return step
 
 
-def column_numbers(columns: Tensor, n: int, what: str = "columns") -> Tensor:
-    """Numbers of columns, or of `what`, (n,) int64, from a user. Raises ValueError where one is not in 0 ... n - 1."""
-    if columns.dim() != 1 or columns.dtype not in (torch.int64, torch.int32):
+def column_numbers(columns: Tensor, n: int, what: str = "columns", replicas: tuple[int, ...] = ()) -> Tensor:
+    """Numbers of columns, or of `what`, (n,) int64, from a user; with replicas also (*replica, n).
+
+    Raises:
+        ValueError: one is not in 0 ... n - 1, or the shape is another.
+    """
+    is_shaped = columns.dim() > 0 and columns.shape[:-1] in ((), replicas)
+    if not is_shaped or columns.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"{what} needs whole numbers, (n,) of int64 or int32, got {tuple(columns.shape)} of {columns.dtype}"
         )
     if torch.compiler.is_compiling():  # a graph cannot look at them
         return columns.to(torch.int64)
-    if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n:
+    if columns.numel() and not 0 <= int(columns.min()) <= int(columns.max()) < n:
         raise ValueError(f"{what} needs numbers from 0 to {n - 1}, got {int(columns.min())} to {int(columns.max())}")
     return columns.to(torch.int64)
+
+
+def of_columns(plane: Tensor, columns: Tensor) -> Tensor:
+    """Columns (n,) or (*replica, n) of a plane (*replica, out, in), as rows, (*replica, n, out)."""
+    if columns.dim() == 1:
+        return plane[..., columns].mT
+    return torch.take_along_dim(plane, columns[..., None, :].to(plane.device), -1).mT
+
+
+def lay_out(buffers: dict[str, Any]) -> None:
+    """Make the tensors of a crossbar contiguous, in place: kernels find a crosspoint by counting rows and columns."""
+    for value in buffers.values():
+        if isinstance(value, Tensor) and not value.is_contiguous():
+            value.data = value.contiguous()
 
 
 def alike(x: Tensor, d: Tensor) -> Callable[[Tensor, Tensor], bool]:

@@ -2,11 +2,12 @@
 
 With r the reset state of a device, t its lifetime in mini-batches, rho its diffusion, xi a standard normal:
 
+    diffusion   w <- w + rho xi, within the hard bounds
     decay       w <- (w - r) (1 - 1/t) + r,  w <- r where t <= 1
-    diffusion   w <- w + rho xi
     reset       w <- r + reset_std xi
 
-Source: aihwkit 1.1, `rpu_pulsed_device.cpp` and `PulsedDevice`. The hard bounds come afterwards, from the crossbar.
+In a mini-batch diffusion comes before decay, so that what a device strays by decays at once; the hard bounds hold after
+each. Source: aihwkit 1.2, `post_update_step` of its tiles, `rpu_pulsed_device.cpp` and `PulsedDevice`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Kind(IntEnum):
     DIFFUSION = 0
     RESET = 1
     WRITE = 2  # write noise, drawn anew where a state changed
+    START = 3  # write noise of a crossbar that was made without a weight
 
 
 def relaxes(names: Container[str]) -> bool:
@@ -35,17 +37,18 @@ def relaxes(names: Container[str]) -> bool:
 
 
 def relaxed(w: Tensor, device: Device, params: Params, *, seed: Tensor, number: Tensor) -> Tensor:
-    """States after one mini-batch, (*replica, out, in): decay, then diffusion.
+    """States after one mini-batch, (*replica, out, in): diffusion, then decay.
 
     Args:
         params: every element's parameters, numbers or planes (*replica, out, in).
         seed: of each replica. number: relaxations of this crossbar so far.
     """
-    if "lifetime" in params:
-        w = decayed(w, device.reset_state(params), params["lifetime"])
     if "diffusion" in params:
         key = (random.Stream.RELAX, Kind.DIFFUSION, number)
         w = w + params["diffusion"] * random.normal_plane(seed, key, w.shape[-2], w.shape[-1], w.dtype)
+        w = torch.clamp(w, *(torch.as_tensor(params[k], dtype=w.dtype, device=w.device) for k in ("w_min", "w_max")))
+    if "lifetime" in params:
+        w = decayed(w, device.reset_state(params), params["lifetime"])
     return w
 
 

@@ -15,7 +15,11 @@ from ohmgrad.pulses.forms import Update
 
 
 class VectorCells(Cells):
-    """A matrix of `VectorCell`. Each member counts its pulses by its own step."""
+    """A matrix of `VectorCell`.
+
+    Where all members take the pulses, they share the lines and so the trains: the same coincidences, each of which is a
+    pulse at every member, with its own noise and its own response. One that takes pulses alone has trains of its own.
+    """
 
     @property
     def cell(self) -> VectorCell:

@@ -50,7 +50,8 @@ class Device:
         dw_min_ctoc: standard deviation of one pulse's step from pulse to pulse, relative to the step.
         ctoc: "multiplicative" noise scales with the response at w; "additive" noise with dw_min alone; "own" noise as
             the family says, where it does.
-        write_noise: standard deviation, in units of dw_min, of the visible weight around the persistent one.
+        write_noise: standard deviation, in units of dw_min, of the visible weight around the persistent one. Where
+            dw_min is replaced, it goes along; `devices.find(name, n_states=...)` keeps it in units of the weight.
         lifetime: mini-batches in which a state decays to 1/e of its distance from its reset state; 0 for no decay.
         diffusion: standard deviation of the random walk of a state in one mini-batch.
         lifetime_dtod, diffusion_dtod: their relative standard deviations between devices.

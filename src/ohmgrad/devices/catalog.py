@@ -61,8 +61,12 @@ def find(name: str, **fields: Any) -> Device:
     """The device of that name, or in that file NAME.toml, with some of its fields set.
 
     Args:
-        name: in any case, with hyphens, underscores or none. fields: of the device, or of a preset's own; `n_states`
-            gives the step by the number of states.
+        name: in any case, with hyphens, underscores or none.
+        fields: of the device, or of a preset's own; `n_states` gives the step by the number of states.
+
+    What was measured as write noise is how far a read strays in the range of the weight, whatever the step: another
+    `n_states` leaves it there, and so changes `write_noise`, which is in units of the step, unless `fields` says that
+    too. `dw_min_ctoc` stays a share of the step.
 
     Raises:
         ValueError: no such device or field, or a value breaks the device's rule.
@@ -91,7 +95,9 @@ def find(name: str, **fields: Any) -> Device:
         raise ValueError(f"{name} needs a finite n_states > 0, got {n_states!r}")
     if math.isinf(device.n_states):
         raise ValueError(f"{name} has no bounds, and so no n_states")
-    return dataclasses.replace(device, dw_min=device.dw_min * device.n_states / n_states)
+    coarser = device.n_states / n_states
+    noise = device.write_noise if "write_noise" in fields else device.write_noise / coarser
+    return dataclasses.replace(device, dw_min=device.dw_min * coarser, write_noise=noise)
 
 
 def _own(make: Callable[..., Device]) -> dict[str, Any]:

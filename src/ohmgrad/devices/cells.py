@@ -20,7 +20,9 @@ class VectorCell:
         gains: one for each device, 1/n by default. A cell of one device against a reference has 1 and -1.
         policy: which devices get the pulses of a mini-batch: "all", "fixed" (the one numbered `first`), in turn
             ("sequential"), or one at "random". Each gets what the whole cell was asked for: where one of n with gains
-            1/n does, the weight moves by 1/n of it.
+            1/n does, the weight moves by 1/n of it. Under "all" the devices stand on the same lines and get the same
+            pulses, counted in the mean of their steps, as in aihwkit: one of twice the step moves twice as far. Under
+            the others a train is made for one device and counted in its own step (in aihwkit, in the mean).
         first: the device of the policy "fixed", and of the first mini-batch of "sequential".
         by_gain: devices with gains below 0 get their pulses the other way round, as a differential pair does.
 
@@ -58,6 +60,11 @@ class VectorCell:
     def granularity(self) -> float:
         """Mean over the devices."""
         return sum(device.granularity for device in self.devices) / len(self.devices)
+
+    @property
+    def shares_trains(self) -> bool:
+        """Whether all devices take the same pulses: they stand on the same lines."""
+        return self.policy == "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,11 @@ class OneSidedCell:
     def granularity(self) -> float:
         """That of the device."""
         return self.device.granularity
+
+    @property
+    def shares_trains(self) -> bool:
+        """No: plus and minus have trains of their own, each of its direction."""
+        return False
 
 
 Cell = VectorCell | OneSidedCell

@@ -67,9 +67,9 @@ def make_ideal(tile: Tile) -> None:
         sum_of(gain * bar.weight for gain, bar in tile.algorithm.mixture(tile.state)),
         single_crossbars(tile)[0],
     )
-    g = first.device_model.granularity
+    g, own = first.granularity, first.device_model.granularity
     params = {"w_min": -math.inf, "w_max": math.inf, "dw_up": g, "dw_down": g}
-    bar = changed(first, device=Ideal(dw_min=g), params=params, update=ExpectedUpdate(), io=lambda io: PERFECT)
+    bar = changed(first, device=Ideal(dw_min=own), params=params, update=ExpectedUpdate(), io=lambda io: PERFECT)
     bar.set_weight(weight)
     tile.algorithm, tile.state = AnalogSGD(), State(bar=bar)
 

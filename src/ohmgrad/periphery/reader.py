@@ -91,13 +91,13 @@ class Reader(nn.Module):
         return way.read(w, x)
 
     def lines(self, w: Tensor, lines: Tensor, seed: Tensor) -> Tensor:
-        """Reads with one-hot inputs: the columns of w with these indices, (n,); (*replica, n, out).
+        """Reads with one-hot inputs: columns of w, by their indices, (n,) or (*replica, n), to (*replica, n, out).
 
         A DAC whose range ends below 1 drives a line at its bound, and the outputs are as much larger.
         """
         most = min(1.0, self.io.inp_bound)
         one_hot = most * torch.nn.functional.one_hot(lines.to(w.device), w.shape[-1]).to(w.dtype)
-        y = self(w, one_hot.expand(*w.shape[:-2], *one_hot.shape), seed)
+        y = self(w, one_hot.expand(*w.shape[:-2], *one_hot.shape[-2:]), seed)
         return y if most == 1.0 else y / most
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from ohmgrad.pulses.cpu_openmp import openmp
 from ohmgrad.pulses.cpu_sharing import Sharing
 from ohmgrad.pulses.eager import need_finite
 from ohmgrad.pulses.numba_target import NUMBA, UNFUSED, specialised
-from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
+from ohmgrad.pulses.settings import TRAINS, Lines, PulsedUpdate
 from ohmgrad.vocabulary import fingerprint, retarget
 
 # The way of every mini-batch, of `cpu_trains`; 0 for the cheapest.
@@ -48,12 +48,15 @@ PLANES = ("w_min", "w_max", "dw_up", "dw_down")  # the first planes; then what e
 Launch = Callable[[Tensor, Tensor, float, int, int, Tensor | None, Tensor | None], int]
 
 
-def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor) -> Launch:
+def launcher(
+    device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor, lines: Lines | None = None
+) -> Launch:
     """The kernels with all that does not change from call to call.
 
     Args:
         params: the elements' parameters, numbers or planes (out, in).
         w: the weight, (out, in), contiguous.
+        lines: what drives the lines, where the crossbar shares them.
 
     Returns:
         launch(x, d, lr, batch, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype;
@@ -65,9 +68,11 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     planes = tuple(torch.as_tensor(params[k], dtype=w.dtype).contiguous().numpy().reshape(-1) for k in names)
     rows = [(len(params[k]) - 1, *params[k], params[k][-1]) for k in type(device).tables]
     tables, n_nodes = np.array(rows, planes[0].dtype), len(rows[0]) - 2 if rows else 0
+    lines = lines or Lines(seed, device.granularity)
     streams = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, random.Stream.COUNT)
-    keys = np.array([random.root(seed, s) for s in streams], np.uint32)
-    numbers = np.array([device.granularity, settings.resolution])
+    seeds = {random.Stream.PULSE: seed}  # the noise of its pulses is a crossbar's own
+    keys = np.array([random.root(seeds.get(s, lines.seed), s) for s in streams], np.uint32)
+    numbers = np.array([lines.granularity, settings.resolution])
     sigma = np.array([device.dw_min_ctoc], planes[0].dtype)
     n_out, n_in = w.shape
     functions = functions_of(type(device), w.dtype, n_nodes if n_nodes <= SHORT else 0)

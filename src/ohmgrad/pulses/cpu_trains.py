@@ -16,7 +16,7 @@ from ohmgrad.pulses.numba_target import (
     popcount,
 )
 from ohmgrad.pulses.settings import TRAINS
-from ohmgrad.pulses.train import HUGE
+from ohmgrad.pulses.train import HUGE, WHOLE
 from ohmgrad.vocabulary import retarget
 
 fold0, fold1, bits = (retarget(f, NUMBA, words=True) for f in (random.fold0, random.fold1, random.bits))
@@ -214,7 +214,7 @@ def _trains(x, d, lr, options, numbers, keys, cycle, x_on, d_on, p, words):
     wanted = abs(lr) * x_max * d_max / granularity
     n = float(longest)
     if is_shortened:
-        n = min(np.ceil(wanted), n)
+        n = min(np.ceil(wanted * WHOLE), n)
     if n < 1.0 or not wanted > 0.0:
         return 0
     a = np.sqrt(abs(lr) / (granularity * n))

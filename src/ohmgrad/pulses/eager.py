@@ -10,21 +10,22 @@ from torch import Tensor
 from ohmgrad import random
 from ohmgrad.devices.base import Device, Params, noise, step
 from ohmgrad.pulses import merge
-from ohmgrad.pulses.settings import PulsedUpdate
+from ohmgrad.pulses.settings import Lines, PulsedUpdate
 from ohmgrad.pulses.train import counts, places, trains
 
 
 def launcher(
-    device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor
+    device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor, lines: Lines | None = None
 ) -> Callable[[Tensor, Tensor, float, int, int, Tensor | None, Tensor | None], int]:
     """`pulse` with all that does not change from call to call; as `cpu.launcher`."""
+    given = {"device": device, "params": params, "settings": settings, "seed": seed, "lines": lines}
 
     @torch.no_grad()
     def launch(
         x: Tensor, d: Tensor, lr: float, batch: int, cycle: int, counts: Tensor | None, moved: Tensor | None
     ) -> int:
         need_finite(x, d)
-        n = pulse(w, x, d, lr, device=device, params=params, settings=settings, seed=seed, cycle=int(cycle))
+        n = pulse(w, x, d, lr, **given, cycle=int(cycle))
         if counts is not None:
             counts += n
         if moved is not None:
@@ -52,6 +53,7 @@ def pulse(
     settings: PulsedUpdate,
     seed: int,
     cycle: int,
+    lines: Lines | None = None,
 ) -> Tensor:
     """Apply a mini-batch of pulse trains to w, (out, in), in place.
 
@@ -59,14 +61,16 @@ def pulse(
         x, d: (batch, in) and (batch, out); w moves by -lr * d x' in the mean.
         params: every element's parameters, numbers or planes (out, in).
         seed, cycle: of this crossbar, and the number of cycles before this mini-batch.
+        lines: what drives the lines, where the crossbar shares them.
 
     Returns:
         Pulses at each crosspoint, (out, in) int64.
     """
-    t = trains(x, d, lr, device.granularity, settings, seed, cycle)
+    lines = lines or Lines(seed, device.granularity)
+    t = trains(x, d, lr, lines.granularity, settings, lines.seed, cycle)
     total, place = torch.zeros_like(w, dtype=torch.int64), places(w)
     for i in range(len(x)):
-        n = counts(i, t, settings, seed, cycle + i)
+        n = counts(i, t, settings, lines.seed, cycle + i)
         up = (d[i, :, None] < 0) ^ (x[i, None, :] < 0) ^ (lr < 0)
         key = random.root(seed, random.Stream.PULSE, cycle + i)
         left = n

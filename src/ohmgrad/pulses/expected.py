@@ -7,6 +7,7 @@ from torch import Tensor
 from ohmgrad import random
 from ohmgrad.devices.base import Device, Params, noise, step
 from ohmgrad.pulses.settings import ExpectedUpdate
+from ohmgrad.pulses.train import WHOLE
 
 
 def expected_increment(
@@ -18,8 +19,15 @@ def expected_increment(
     settings: ExpectedUpdate,
     seed: Tensor,
     cycle: Tensor,
+    granularity: float,
+    lines: Tensor | None = None,
+    columns: Tensor | slice = slice(None),
 ) -> Tensor:
     """Change of w when an increment delta is asked for; shapes (*replica, out, in).
+
+    Args:
+        lines: seeds of the noise of trains, where several crossbars share their lines, and so the pulses that they get.
+        columns: which columns these are, (n,), if not all: what noise an element gets depends on its own place alone.
 
     n = |delta| / granularity pulses of the step at w: delta * F(w) - |delta| * G(w), written with the response
     itself. The matched noise is that of a train of n pulses in the mean, each a Bernoulli trial of odds
@@ -29,13 +37,22 @@ def expected_increment(
     """
     up_or_down = delta > 0
     one_pulse = step(type(device), w, up_or_down, params)
-    n = delta.abs() / device.granularity
+    n = delta.abs() / granularity
     change = n * one_pulse
     if settings.noise:
-        length = n.amax((-2, -1), keepdim=True).ceil().clamp(1, settings.bit_length)
+        length = (n.amax((-2, -1), keepdim=True) * WHOLE).ceil().clamp(1, settings.bit_length)
         spread = device.dw_min_ctoc * noise(device, w, up_or_down, one_pulse, params)
-        variance = n * (one_pulse.square() * (1.0 - n / length).clamp(min=0.0) + spread**2)
-        change = change + variance.sqrt() * random.normal_plane(
-            seed, (random.Stream.PULSE, cycle), w.shape[-2], w.shape[-1], w.dtype
-        )
+        chance = (1.0 - n / length).clamp(min=0.0)
+        own = _normals(seed, cycle, w, columns)
+        if lines is None:
+            return change + (n * (one_pulse.square() * chance + spread**2)).sqrt() * own
+        common = _normals(lines, cycle, w, columns)
+        change = change + n.sqrt() * spread * own + (n * chance).sqrt() * one_pulse * common
     return change
+
+
+def _normals(seed: Tensor, cycle: Tensor, w: Tensor, columns: Tensor | slice) -> Tensor:
+    words = (random.Stream.PULSE, cycle)
+    if isinstance(columns, slice):
+        return random.normal_plane(seed, words, w.shape[-2], w.shape[-1], w.dtype)
+    return random.normal(random.plane_key(seed, words, w.shape[-2]), columns, w.dtype)

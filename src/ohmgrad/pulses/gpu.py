@@ -20,7 +20,7 @@ from ohmgrad.devices.base import Device, Params, response_arguments
 from ohmgrad.pulses import merge
 from ohmgrad.pulses.gpu_kernel import rows
 from ohmgrad.pulses.gpu_trains import prepare
-from ohmgrad.pulses.settings import TRAINS, PulsedUpdate
+from ohmgrad.pulses.settings import TRAINS, Lines, PulsedUpdate
 from ohmgrad.pulses.triton_target import TRITON
 from ohmgrad.vocabulary import retarget
 
@@ -33,13 +33,16 @@ STREAMS = (random.Stream.X_BITS, random.Stream.D_BITS, random.Stream.PULSE, rand
 Launch = Callable[[Tensor, Tensor, float | Tensor, int, int | Tensor, Tensor | None, Tensor | None], Tensor]
 
 
-def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor) -> Launch:
+def launcher(
+    device: Device, params: Params, settings: PulsedUpdate, seed: int, w: Tensor, lines: Lines | None = None
+) -> Launch:
     """The kernels with all that does not change from call to call.
 
     Args:
         device: of any family whose response's source can be read. params: its elements' parameters, numbers or planes
             (out, in), on the GPU.
         w: the weight, (out, in), contiguous.
+        lines: what drives the lines, where the crossbar shares them.
 
     Returns:
         launch(x, d, lr, batch, cycle, counts, moved) -> pulses: as `eager.pulse`; x and d contiguous and of w's dtype;
@@ -52,10 +55,13 @@ def launcher(device: Device, params: Params, settings: PulsedUpdate, seed: int, 
     n_out, n_in = w.shape
     train, train_options = _train(settings)
     n_words = settings.bit_length // 32 + 1 if settings.train == "stochastic" else 1
+    lines = lines or Lines(seed, device.granularity)
     numbers = torch.tensor(
-        [device.granularity, device.dw_min_ctoc, settings.resolution], dtype=torch.float64, device=home
+        [lines.granularity, device.dw_min_ctoc, settings.resolution], dtype=torch.float64, device=home
     )
-    keys = torch.tensor([word for s in STREAMS for word in random.root(seed, s)], dtype=torch.int64, device=home)
+    seeds = {random.Stream.PULSE: seed}  # the noise of its pulses is a crossbar's own
+    words = [word for s in STREAMS for word in random.root(seeds.get(s, lines.seed), s)]
+    keys = torch.tensor(words, dtype=torch.int64, device=home)
     # Fewer weights to a thread where each takes more registers: else they spill.
     share = (1 if w.element_size() == 4 else 4) * (2 if type(device).tables else 1)
     columns = min(COLUMNS // share, triton.next_power_of_2(n_in))

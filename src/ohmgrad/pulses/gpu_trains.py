@@ -18,7 +18,7 @@ from ohmgrad.vocabulary import retarget
 fold0, fold1, bits = (retarget(f, TRITON, words=True) for f in (random.fold0, random.fold1, random.bits))
 
 STOCHASTIC, MEAN_COUNT, DETERMINISTIC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-HUGE = tl.constexpr(train.HUGE)
+HUGE, WHOLE = tl.constexpr(train.HUGE), tl.constexpr(train.WHOLE)
 NO_SLOT = tl.constexpr(0xFFFFFFFF)  # stands for the slot in the key of a probability's rounding
 
 
@@ -58,7 +58,7 @@ def prepare(
     wanted = size * tl.where(is_finite, x_max, 0.0) * tl.where(is_finite, d_max, 0.0) / granularity
     n = longest
     if IS_MANAGED:
-        n = tl.minimum(tl.ceil(wanted), n)
+        n = tl.minimum(tl.ceil(wanted * WHOLE), n)
     is_on = wanted > 0.0
     n = tl.where(is_on, n, 0.0)
     a = tl.sqrt(size / (granularity * tl.maximum(n, 1.0)))

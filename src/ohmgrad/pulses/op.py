@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ohmgrad.devices.base import Device, Params
 from ohmgrad.pulses import cpu, eager
-from ohmgrad.pulses.settings import PulsedUpdate
+from ohmgrad.pulses.settings import Lines, PulsedUpdate
 
 # launch(x, d, lr, batch, cycle, counts, moved) -> pulses, for one replica; Any: int | Tensor.
 Launch = Callable[[Tensor, Tensor, float, int, Any, Tensor | None, Tensor | None], Any]
@@ -35,7 +35,16 @@ class Applier(NamedTuple):
 
 
 def applier(
-    device: Device, settings: PulsedUpdate, params: Params, seed: Tensor, w: Tensor, cycles: Tensor, pulses: Tensor
+    device: Device,
+    settings: PulsedUpdate,
+    params: Params,
+    seed: Tensor,
+    w: Tensor,
+    cycles: Tensor,
+    pulses: Tensor,
+    *,
+    lines: Tensor,
+    granularity: float,
 ) -> Applier:
     """What applies mini-batches to a crossbar, with all that does not change from call to call.
 
@@ -44,13 +53,15 @@ def applier(
         seed: (*replica,) int64.
         w: the weight, (*replica, out, in), changed in place by each call.
         cycles, pulses: () int64 and (*replica,) float64, to which each call adds.
+        lines: seeds of the pulse trains, as `seed`, which they are where the crossbar has lines of its own.
+        granularity: the step that pulses are counted in.
     """
     shape = (math.prod(w.shape[:-2]), *w.shape[-2:])
     make = _launcher(w, settings)
     launches: list[Launch] = []
-    for r, own_seed in enumerate(seed.flatten().tolist()):
+    for r, (own_seed, line_seed) in enumerate(zip(*(s.flatten().tolist() for s in (seed, lines)), strict=True)):
         own = {k: v.reshape(-1, *shape[1:])[r] if isinstance(v, Tensor) else v for k, v in params.items()}
-        launches.append(make(device, own, settings, own_seed, w.view(shape)[r]))
+        launches.append(make(device, own, settings, own_seed, w.view(shape)[r], Lines(line_seed, granularity)))
     is_on_cpu = w.device.type == "cpu" and not is_for_gpu(w)
     sent: Any = _numbers(pulses) if is_on_cpu else pulses.view(-1)
     past: Any = _numbers(cycles) if is_on_cpu else cycles.view(-1)
@@ -141,6 +152,8 @@ def pulse(
     counts: Tensor | None,
     moved: Tensor | None,
     seed: Tensor,
+    lines: Tensor,
+    granularity: float,
     names: str,
     values: Sequence[Tensor],
     law: int,
@@ -148,7 +161,7 @@ def pulse(
     """`applier` and its call in one; names, values: the parameters, names with spaces between."""
     device, settings = list(_laws)[law]
     params = {k: v if v.dim() > 1 else _plain(v.tolist()) for k, v in zip(names.split(), values, strict=True)}
-    ways = applier(device, settings, params, seed, w, cycles, pulses)
+    ways = applier(device, settings, params, seed, w, cycles, pulses, lines=lines, granularity=granularity)
     x, d = x.contiguous(), d.contiguous()  # a graph lays them out as it likes
     ways.apply(x, d, finite(lr), x.shape[-2], counts, moved)
 

@@ -75,4 +75,15 @@ class PulsedUpdate:
             raise ValueError(f"PulsedUpdate needs resolution in [0, 1], got {self.resolution}")
 
 
+@dataclass(frozen=True)
+class Lines:
+    """What drives the lines of a crossbar, or of several that share them.
+
+    seed: of the trains' bits. granularity: the step that pulses are counted in, > 0.
+    """
+
+    seed: int
+    granularity: float
+
+
 TRAINS = ("stochastic", "mean-count", "deterministic")

@@ -3,7 +3,7 @@
 For one sample (x, d), learning rate lr and granularity g, with k = lr max|x| max|d| / g, the pulses wanted at the
 largest crosspoint,
 
-    BL  = min(ceil(k), bit_length)  with bit-length management, else bit_length
+    BL  = min(ceil(k), bit_length)  with bit-length management, else bit_length (k: see WHOLE)
     p_x = |x| B,  p_d = |d| A,      A B = lr / (g BL)
 
 so that a crosspoint sees BL p_x p_d = lr |x d| / g coincidences in the mean. Update management chooses A / B such that
@@ -22,6 +22,9 @@ from ohmgrad import random
 from ohmgrad.pulses.settings import PulsedUpdate
 
 Stream = random.Stream
+# k is rounded up from a millionth below itself. What a user calls 7 pulses is 7.000000000000001 as 0.07 / 0.01, and
+# 1.2e-7 of itself off where x and d are float32: it has to be 7 slots, which then lack a millionth at most.
+WHOLE = 1.0 - 2.0**-20
 HUGE = 1e100  # pulses wanted of one train, from where on d is sure to saturate, and what tells by how much to overflow
 
 
@@ -43,7 +46,7 @@ def trains(
     wanted = lr * x_max * d_max / granularity
     length = torch.full_like(wanted, settings.bit_length)
     if settings.bit_length_management:
-        length = torch.minimum(torch.ceil(wanted), length)
+        length = torch.minimum(torch.ceil(wanted * WHOLE), length)
     length = torch.where(wanted > 0.0, length, 0.0)
     a = b = torch.sqrt(lr / (granularity * length.clamp(min=1.0)))
     if settings.update_management or settings.bit_length_management:

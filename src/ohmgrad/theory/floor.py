@@ -161,7 +161,8 @@ def _spread(
         root = vectors * values.clamp(min=0.0).sqrt()  # also of noise that leaves some directions out
         at = torch.clamp(w + (z @ root.mT).reshape(-1, *shape), *low_high)
         delta = -lr * instance.noisy_gradient(at, generator)
-        change = expected_increment(at, delta, device, params, settings=update, seed=seeds, cycle=torch.tensor(k))
+        noise = {"seed": seeds, "cycle": torch.tensor(k), "granularity": bar.granularity}
+        change = expected_increment(at, delta, device, params, settings=update, **noise)
         rest = (change - mean_change(at)).flatten(1)
         covariance = torch.from_numpy(linalg.solve_discrete_lyapunov(A.numpy(), (rest.mT @ rest / DRAWS).numpy()))
     deviation = covariance.diagonal().sqrt().reshape(shape)
