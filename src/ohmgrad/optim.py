@@ -121,6 +121,8 @@ class AnalogOptimizer(torch.optim.Optimizer):
                     "would not be summed over ranks, so that each would train other weights. Train on one rank, "
                     "with gradient accumulation for large batches"
                 )
+        for tile in tiles:
+            tile.check_gradient()  # of all, before the first one is written
         if not self._is_read:
             self._is_read = True
             reads = sum(int(bar.counters.reads) for tile in self._tiles.values() for bar in tile.crossbars)

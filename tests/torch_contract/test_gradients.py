@@ -1,6 +1,8 @@
 """What is done to gradients reaches tiles as it reaches digital weights, or is refused."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -366,10 +368,42 @@ def test_gradients_move_with_the_model():
     pair.assert_same()
 
 
-def test_a_handle_that_somebody_wrote_into_is_refused():
-    model = convert(nn.Linear(2, 2), device=Ideal())
+def initialised(model):
     for p in model.parameters():
         nn.init.normal_(p)
-    for use in (lambda: model(torch.ones(1, 2)), lambda: model.weight, model.state_dict, model.double):
-        with pytest.raises(RuntimeError, match=r"wrote into the handle of a tile.*set_weight"):
-            use()
+
+
+def averaged(model):
+    # As hand-written averages do, often by way of .data.
+    for p in model.parameters():
+        p.data.mul_(0.9)
+
+
+def from_a_vector(model):
+    vector = nn.utils.parameters_to_vector(model.parameters())
+    nn.utils.vector_to_parameters(vector + 0.1, model.parameters())
+
+
+def perturbed(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1)
+
+
+@pytest.mark.parametrize("write", [initialised, averaged, from_a_vector, perturbed])
+@pytest.mark.parametrize(
+    "use", [lambda m: m(torch.ones(1, 2)), lambda m: m.weight, lambda m: m.state_dict(), lambda m: m.double()]
+)
+def test_a_handle_that_somebody_wrote_into_is_refused(write, use):
+    model = convert(nn.Linear(2, 2), device=Ideal())
+    with pytest.raises(RuntimeError, match="set_weight"):
+        write(model)
+        use(model)
+
+
+def test_what_moves_handles_rightly():
+    model = convert(nn.Linear(2, 2), device=Ideal())
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.double().float()):
+        other.load_state_dict(model.state_dict())
+        other(torch.ones(1, 2)).sum().backward()
+        AnalogOptimizer(other, lr=0.1).step()

@@ -100,7 +100,7 @@ read_op.register_autograd(_back, setup_context=_save)
 
 
 def _read(
-    tile: Tile | Grid, vectors: Tensor, *, owns_x: bool, is_compiled: bool
+    tile: Tile | Grid, vectors: Tensor, owns_x: bool, is_compiled: bool
 ) -> tuple[Tensor, LearnedRange | None, Tensor | None]:
     """The product alone, with all that moves with a read; and the range of the inputs, and of the DAC."""
     limits = tile.in_range
@@ -144,12 +144,11 @@ def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
     if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
         raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
     vectors = x.reshape(*replicas, -1, n_in)
-    options = {"owns_x": owns_x, "is_compiled": is_compiled}
     if is_compiled:
-        y, limits, r = _read(tile, vectors, **options)
+        y, limits, r = _read(tile, vectors, owns_x, is_compiled)
     else:
         with repeated.read_of(tile):
-            y, limits, r = _read(tile, vectors, **options)
+            y, limits, r = _read(tile, vectors, owns_x, is_compiled)
     if limits is not None and r is not None and limits.settings.manage_output_clipping:
         y = limits.manage(y, tile.out_limit, r)
     if tile.out_scale is not None:

@@ -21,12 +21,14 @@ def handles(tile: Tile | Grid) -> list[nn.Parameter]:
         RuntimeError: somebody wrote into one.
     """
     tiles = tile.members
-    if DistributedDataParallel._active_ddp_module is not None:
-        for one in tiles:
-            one.wrap()
+    is_wrapped = DistributedDataParallel._active_ddp_module is not None
+    found: list[Any] = []
     for one in tiles:
+        if is_wrapped:
+            one.wrap()
         one.look()
-    return [one._parameters["handle"] for one in tiles]  # type: ignore[misc]  # a tile always has one
+        found.append(one._parameters["handle"])
+    return found
 
 
 def keep(ctx: Any, update: Update) -> list[Tensor | None]:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
+from ohmgrad.crossbar.handle import Handle
 from ohmgrad.crossbar.once import TRANSFORM, peek_interpreter_stack
 
 try:
@@ -84,4 +85,4 @@ def check_input(x: Any, name: str = "x") -> bool:
 
 def is_own(handle: Tensor) -> bool:
     """Whether a tile has its parameter, and not what `torch.func.functional_call` put in its place."""
-    return type(handle) is nn.Parameter
+    return type(handle) is Handle
