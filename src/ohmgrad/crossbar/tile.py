@@ -86,6 +86,7 @@ class Tile(nn.Module):
         # holds the updates that wait. It never changes: `look` sees to it.
         self.handle = Handle(torch.zeros((), dtype=dtype))
         self._written = _version(self.handle)
+        self.leaf = torch.zeros((), dtype=dtype, requires_grad=True)  # stands for it in graphs of torch
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self._offset: LowRank | None = None
         self._begun = 0  # gradients since the last step, of which all but one were forgotten by zero_grad
@@ -104,6 +105,7 @@ class Tile(nn.Module):
             super()._apply(fn, recurse)
         finally:
             handle.moves = False
+        self.leaf = torch.zeros_like(self.handle.detach(), requires_grad=True)
         self._written = _version(self.handle)
         if grad is not None:
             self.handle.grad = grad.moved(fn, self.handle) if isinstance(grad, Gradient) else fn(grad)
@@ -155,7 +157,9 @@ class Tile(nn.Module):
     @property
     def out_limit(self) -> Tensor:
         """The largest output that the ADC can give, the learned scale and range aside, (*replica, out or 1)."""
-        return self.handle.new_full((1,), self._adc) if self.scale is None else self._adc * self.scale
+        if self.scale is not None:
+            return self._adc * self.scale
+        return torch.full((1,), self._adc, dtype=self.handle.dtype, device=self.handle.device)
 
     @property
     def crossbars(self) -> list[Crossbar]:

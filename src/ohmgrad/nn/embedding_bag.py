@@ -166,7 +166,8 @@ class AnalogEmbeddingBag(nn.Module):
 
         bag: of each index; number n_bags is for those that are in no bag.
         """
-        one_hot = self.tile.handle.new_zeros(*index.shape, self.num_embeddings).detach()
+        handle = self.tile.handle
+        one_hot = torch.zeros(*index.shape, self.num_embeddings, dtype=handle.dtype, device=handle.device)
         y = read(self.tile, one_hot.scatter_(-1, index.unsqueeze(-1), 1.0))
         values, n_places = y.detach(), index.shape[-1]
         bag = bag.unsqueeze(-1).expand_as(y)

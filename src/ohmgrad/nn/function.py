@@ -16,7 +16,7 @@ from ohmgrad.crossbar.input_range import LearnedRange
 from ohmgrad.crossbar.numbers import numbered
 from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
-from ohmgrad.nn.graph import handles, keep
+from ohmgrad.nn.graph import handles, keep, leaf
 from ohmgrad.nn.refusals import REPLACED, check_input, is_own
 from ohmgrad.pulses.forms import Outer
 
@@ -60,6 +60,7 @@ _operator: Any = partial(torch.library.custom_op, mutates_args=())
 def read_op(x: Tensor, handle: Tensor, call: Tensor, tile: int, r: Tensor | None) -> Tensor:
     """As `_TileRead.forward`."""
     own = numbered(tile)
+    handles(own)  # looks at them
     with repeated.read_in_graph(own):
         return _product(own, x, r)
 
@@ -111,7 +112,7 @@ def _read(
     r = None if limits is None else limits.of_read(tile.has_bias)
     if is_compiled:
         call = tile.calls.add_(1).clone()
-        return torch.ops.ohmgrad.read(vectors, tile.handle, call, tile.number, r), limits, r
+        return torch.ops.ohmgrad.read(vectors, leaf(tile), call, tile.number, r), limits, r
     return cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile))), limits, r
 
 

@@ -31,6 +31,12 @@ def handles(tile: Tile | Grid) -> list[nn.Parameter]:
     return found
 
 
+def leaf(tile: Tile | Grid) -> Tensor:
+    """What stands for the handles in a graph of torch.compile, whose operators leave updates on tiles by themselves."""
+    own = tile.members[0].leaf
+    return own if any(one.handle.requires_grad for one in tile.members) else own.detach()
+
+
 def keep(ctx: Any, update: Update) -> list[Tensor | None]:
     """Leave an update on its tiles, or return it as gradients of their handles where autograd has to see them.
 

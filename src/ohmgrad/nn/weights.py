@@ -15,7 +15,7 @@ from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.programming import checked
 from ohmgrad.crossbar.represented import COPY, WRITTEN, Represented, represent
 from ohmgrad.crossbar.tile import Tile, exactly
-from ohmgrad.nn.graph import handles, keep
+from ohmgrad.nn.graph import handles, keep, leaf
 from ohmgrad.pulses.forms import Dense
 
 SHARED = COPY + (
@@ -85,7 +85,7 @@ def matrix(tile: Tile | Grid) -> Tensor:
     """
     with exactly(tile.handle):
         if torch.compiler.is_compiling():
-            w = torch.ops.ohmgrad.matrix(tile.handle, tile.calls.add_(1).clone(), tile.number)
+            w = torch.ops.ohmgrad.matrix(leaf(tile), tile.calls.add_(1).clone(), tile.number)
         else:
             w = cast(Tensor, _TileMatrix.apply(tile, *handles(tile)))
         return w if tile.out_scale is None else w * tile.out_scale[..., None]
