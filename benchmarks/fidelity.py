@@ -34,7 +34,7 @@ FAST = {"fast_lr": 0.01, "scale_fast_lr": False, "scale_transfer_lr": False, "tr
 def cells(n: int, gains: tuple[float, ...], steps: tuple[float, ...]) -> VectorCells:
     """n cells of one crosspoint, one in each replica."""
     cell = VectorCell(devices=tuple(ConstantStep(dw_min=dw) for dw in steps), gains=gains)
-    return VectorCells((1, 1), device=cell, update=PULSED, replicas=(n,))
+    return VectorCells((1, 1), device=cell, update=PULSED, replicas=(n,), seed=0)
 
 
 def vector_cell() -> list[float]:
@@ -54,7 +54,7 @@ def unequal_cell() -> list[float]:
 def in_turn() -> list[float]:
     """As the peer's case of that name."""
     cell = VectorCell(devices=(ConstantStep(dw_min=0.01), ConstantStep(dw_min=0.03)), policy="sequential")
-    bar = VectorCells((1, 1), device=cell, update=PULSED)
+    bar = VectorCells((1, 1), device=cell, update=PULSED, seed=0)
     for _ in range(2):
         bar.pulse(torch.ones(1, 1), -torch.ones(1, 1), 0.06)
     return [member.weight.item() for member in bar.bars]
@@ -63,7 +63,8 @@ def in_turn() -> list[float]:
 def relaxed(cell: bool) -> list[float]:
     """As the peer's case of that name."""
     device = ConstantStep(lifetime=4.0, diffusion=0.05)
-    bar = make_crossbar((SIDE, SIDE), device=VectorCell(devices=(device,) * 2, gains=(1.0, 1.0)) if cell else device)
+    kind = VectorCell(devices=(device,) * 2, gains=(1.0, 1.0)) if cell else device
+    bar = make_crossbar((SIDE, SIDE), device=kind, seed=0)
     bar.relax()
     return bar.weight.flatten().tolist()
 
@@ -72,7 +73,7 @@ def off_whole_numbers() -> list[int]:
     """As the peer's case of that name."""
     found = []
     for n in range(1, 32):
-        bar = Crossbar((10, 10), device=STEP, update=PULSED)
+        bar = Crossbar((10, 10), device=STEP, update=PULSED, seed=0)
         bar.pulse(torch.ones(1, 10), -torch.ones(1, 10), float(f"0.{n:02d}"))
         if (bar.weight - n * 0.01).abs().max() > 1e-4:
             found.append(n)
@@ -81,7 +82,7 @@ def off_whole_numbers() -> list[int]:
 
 def resets(n: int, n_reads: int) -> dict[str, int]:
     """As the peer's case of that name."""
-    bar, whole, part = Crossbar((8, 4), device=STEP, update=PULSED), 0, 0
+    bar, whole, part = Crossbar((8, 4), device=STEP, update=PULSED, seed=0), 0, 0
     for step in range(n):
         bar.set_weight(torch.full((8, 4), 0.25))
         columns = (step * n_reads + torch.arange(n_reads)) % 4
@@ -99,7 +100,7 @@ def lines(n: int, seed: int) -> list[int]:
 
 def after_a_read(algorithm) -> Tile:
     """Tiles of 2 x 3 as `chopped` of the peer's side has them."""
-    tile = Tile(torch.zeros(2, 3), algorithm=algorithm, crossbar={"device": STEP, "update": PULSED})
+    tile = Tile(torch.zeros(2, 3), algorithm=algorithm, crossbar={"device": STEP, "update": PULSED}, seed=0)
     tile.state.fast.set_weight(torch.full((2, 3), 0.002))
     algorithm.update(tile.state, Outer(torch.zeros(1, 2), torch.ones(1, 3)), 0.01)
     return tile
@@ -120,7 +121,7 @@ def flipped() -> list[list[float]]:
 def mixed_precision() -> list[float]:
     """As the peer's case of that name."""
     algorithm, found = MixedPrecision(), []
-    tile = Tile(torch.zeros(1, 1), algorithm=algorithm, crossbar={"device": STEP, "update": PULSED})
+    tile = Tile(torch.zeros(1, 1), algorithm=algorithm, crossbar={"device": STEP, "update": PULSED}, seed=0)
     for _ in range(3):
         algorithm.update(tile.state, Outer(-torch.ones(1, 1), torch.ones(1, 1)), 0.0101)
         found.append(tile.weight.item())
@@ -129,7 +130,7 @@ def mixed_precision() -> list[float]:
 
 def programmed() -> list[float]:
     """As the peer's case of that name; and at construction."""
-    return Crossbar((SIDE, SIDE), device=LinearStep(dw_min=0.01, write_noise=2.0)).weight.flatten().tolist()
+    return Crossbar((SIDE, SIDE), device=LinearStep(dw_min=0.01, write_noise=2.0), seed=0).weight.flatten().tolist()
 
 
 def spread(samples: list[float]) -> dict[str, float]:

@@ -491,7 +491,7 @@ def test_no_file(tmp_path):
 def test_what_cannot_be_kept_is_refused_by_name_and_leaves_the_old_file(path, saved):
     run = start()
     run.optimizer.digital.state[run.model[0].bias]["buffer"] = {1}
-    with pytest.raises(TypeError, match=r"optimizer\.state\.digital\.state\.\d\.buffer needs .*, got set"):
+    with pytest.raises(TypeError, match=r"optimizer\.state\.state\.\d\.buffer needs .*, got set"):
         ohmgrad.save(path, *run)
     with pytest.raises(TypeError, match=r"extra\.when needs .*, got object"):
         ohmgrad.save(path, run.model, when=object())

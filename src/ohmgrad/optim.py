@@ -158,7 +158,8 @@ class AnalogOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which together with the model's hold the copied model's tiles."""
-        return {**super().__getstate__(), "_tiles": list(self._tiles.values()), "digital": self.digital}
+        own = {"_tiles": list(self._tiles.values()), "digital": self.digital, "_is_read": self._is_read}
+        return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(tiles := state.get("_tiles"), list):

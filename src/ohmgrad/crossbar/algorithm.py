@@ -20,6 +20,7 @@ class State(nn.Module):
 
     All of it travels with state_dict, `.to(device)` and deepcopy.
 
+    >>> import torch
     >>> State(step=torch.zeros((), dtype=torch.int64)).step
     tensor(0)
     """

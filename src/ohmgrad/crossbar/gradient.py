@@ -57,6 +57,10 @@ class Held:
                     stacklevel=3,
                 )
 
+    def become(self, update: Update, edit: str) -> None:
+        """Stand for what a change number by number has made of the matrix."""
+        self.parts, self.edit = [(update, 1.0)], edit
+
     def scaled(self) -> list[Update]:
         """The updates with their factors in them."""
         return [_times(*part) for part in self.parts]
@@ -158,7 +162,7 @@ class Gradient(Tensor):
         result = func(*plain[0], **plain[1])
         for g in written:
             assert isinstance(g, Gradient)  # seen to above; said for the type checker
-            g.held = Held([(Dense(numbers[id(g)]), 1.0)], func.overloadpacket._qualified_op_name)
+            g.held.become(Dense(numbers[id(g)]), func.overloadpacket._qualified_op_name)
         return (written[0] if len(written) == 1 and isinstance(args[0], Gradient) else None) if written else result
 
 

@@ -209,6 +209,10 @@ class Tile(nn.Module):
         grad = self.handle.grad
         return grad.held.scaled() if isinstance(grad, Gradient) else []
 
+    def forget(self) -> None:
+        """Let go of what waits, which was to be seen and not to be sent."""
+        self.handle.grad, self._begun = None, 0
+
     def record(self, update: Update) -> None:
         """Add an update to the gradient, until zero_grad (of optimizer or module) lets go of it.
 

@@ -74,7 +74,7 @@ def find(name: str, **fields: Any) -> Device:
 
     >>> find("SoftBounds", w_max=0.5).w_max
     0.5
-    >>> find("reram-es", n_states=20).n_states
+    >>> round(find("reram-es", n_states=20).n_states, 6)
     20.0
     """
     if _letters(name) in map(_letters, cell_names()):

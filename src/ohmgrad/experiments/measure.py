@@ -70,7 +70,7 @@ def tile_gradients(
             parts = [_modulus(u) for u in tile.waiting] if tile.crossbars[0].update.per_sample else [g.abs()]
             for total, value in zip(sums[name], (g, sum(parts), g.square()), strict=True):
                 total += value
-            tile.handle.grad = None  # seen, and not to be sent
+            tile.forget()
         n += 1
     model.zero_grad()
     return {
