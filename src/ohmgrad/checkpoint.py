@@ -247,8 +247,8 @@ def _undone_on_failure(model: nn.Module, optimizer: Optimizer | None, scheduler:
     except BaseException:
         # In place, not by load_state_dict, which refuses a state that was broken already.
         for name, value in model.state_dict().items():
-            if isinstance(value, Tensor):
-                value.copy_(state.pop(name))
+            if isinstance(value, Tensor) and not torch.equal(value, before := state.pop(name).to(value)):
+                value.copy_(before)
         if state:  # what modules keep beside tensors
             model.load_state_dict(state, strict=False)
         for part, before in zip(parts, states, strict=True):

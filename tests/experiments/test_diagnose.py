@@ -41,6 +41,7 @@ def small(bench, fault, tile, seed=11):
 def test_a_noisy_tile_is_found_and_mended_and_the_model_stays_as_it_is(bench):
     """Fails if noise is switched off on another tile, if gains change sign, or if the user's model is trained on."""
     model, loader = small(bench, "read noise", "4")
+    model.zero_grad()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random_state = torch.get_rng_state()
     found = og.diagnose(model, loader, lr=0.1, steps=60, repeats=3)

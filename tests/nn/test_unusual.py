@@ -88,7 +88,7 @@ def test_an_optimizer_that_trains_no_tile_is_told(is_ours):
 
     def train(n: int) -> None:
         for _ in range(n):
-            optimizer.zero_grad()
+            model.zero_grad()
             model(torch.ones(1, 4)).sum().backward()
             optimizer.step()
 
