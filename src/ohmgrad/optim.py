@@ -100,45 +100,39 @@ class AnalogOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = [(g, [self._tiles[id(p)] for p in g["params"]]) for g in self._analog_groups()]
-        self._look([tile for _, tiles in groups for tile in tiles])
-        if not self._is_rehearsal():
-            for group, tiles in groups:
-                lr = -float(group["lr"]) if group.get("maximize") else float(group["lr"])
-                decay = group.get("weight_decay", 0.0)
-                for tile in tiles:
-                    tile.step(lr, -decay if group.get("maximize") else decay)
+        with torch.no_grad():
+            self._step_tiles()
         if self.digital:
             self.digital.step()
         return loss
 
-    def _look(self, tiles: list[Tile]) -> None:
-        """Refuse or tell what would train another model than the one meant."""
-        if any(tile.is_wrapped for tile in tiles) and torch.distributed.is_initialized():
-            if (n := torch.distributed.get_world_size()) > 1:
-                raise RuntimeError(
-                    f"AnalogOptimizer cannot step a model in DistributedDataParallel on {n} ranks: gradients of tiles "
-                    "would not be summed over ranks, so that each would train other weights. Train on one rank, "
-                    "with gradient accumulation for large batches"
-                )
-        for tile in tiles:
-            tile.check_gradient()  # of all, before the first one is written
-        if not self._is_read:
-            self._is_read = True
-            reads = sum(int(bar.counters.reads) for tile in self._tiles.values() for bar in tile.crossbars)
-            if not reads and all(tile.handle.grad is None for tile in tiles):
-                warnings.warn(
-                    "AnalogOptimizer steps, and no tile of its model was ever read: perhaps the model's forward, or "
-                    "a copy of it, still calls the digital layers that convert took the place of",
-                    stacklevel=4,
-                )
-
-    def _is_rehearsal(self) -> bool:
-        """Whether torch.distributed.checkpoint asks for a step that changes nothing: plain zeros as gradients, lr 0."""
+    def _step_tiles(self) -> None:
+        """All tiles are looked at before the first one is written."""
         groups = self._analog_groups()
         grads = [p.grad for g in groups for p in g["params"]]
-        is_plain = any(grad is not None and not isinstance(grad, Gradient) for grad in grads)
-        return is_plain and not any(g["lr"] for g in groups)
+        for tile in self._tiles.values():
+            tile.check_gradient()
+            if tile.is_wrapped:
+                _refuse_ranks()
+        if not self._is_read:
+            self._look(grads)
+        if any(grad is not None and type(grad) is not Gradient for grad in grads) and not any(g["lr"] for g in groups):
+            return  # torch.distributed.checkpoint asks for a step that changes nothing, with plain zeros
+        for group in groups:
+            sign = -1.0 if group.get("maximize") else 1.0
+            for handle in group["params"]:
+                self._tiles[id(handle)].send(sign * float(group["lr"]), sign * group.get("weight_decay", 0.0))
+
+    def _look(self, grads: list[Any]) -> None:
+        """Tell once where nothing ever read a tile."""
+        self._is_read = True
+        reads = sum(int(bar.counters.reads) for tile in self._tiles.values() for bar in tile.crossbars)
+        if not reads and all(grad is None for grad in grads):
+            warnings.warn(
+                "AnalogOptimizer steps, and no tile of its model was ever read: perhaps the model's forward, or a copy "
+                "of it, still calls the digital layers that convert took the place of",
+                stacklevel=5,
+            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """One more group for the digital optimizer; all tiles of the model are in groups already.
@@ -201,6 +195,16 @@ class AnalogOptimizer(torch.optim.Optimizer):
 
     def _analog_groups(self) -> list[dict[str, Any]]:
         return [g for g in self.param_groups if g["params"] and id(g["params"][0]) in self._tiles]
+
+
+def _refuse_ranks() -> None:
+    """Refuse to train a model that was read inside DistributedDataParallel on several ranks."""
+    if torch.distributed.is_initialized() and (n := torch.distributed.get_world_size()) > 1:
+        raise RuntimeError(
+            f"AnalogOptimizer cannot step a model in DistributedDataParallel on {n} ranks: gradients of tiles would "
+            "not be summed over ranks, so that each would train other weights. Train on one rank, with gradient "
+            "accumulation for large batches"
+        )
 
 
 def _check_step(digital: torch.optim.Optimizer) -> None:

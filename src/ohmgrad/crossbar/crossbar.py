@@ -228,13 +228,13 @@ class Crossbar(nn.Module):
         else:
             write_expected.move_columns(self, lr * values.mT, columns.to(self.weight.device))
 
-    @torch.no_grad()
     def relax(self) -> None:
         """What one mini-batch of time does to the devices: diffusion, then decay; free where they have neither."""
         if relax.relaxes((*self._numbers, *self._plane_names)):
             params = self.params
-            w = relax.relaxed(self._state, self.device_model, params, seed=self.seed, number=self.relaxations)
-            self._settle(w, slice(None), params)
+            with torch.no_grad():
+                w = relax.relaxed(self._state, self.device_model, params, seed=self.seed, number=self.relaxations)
+                self._settle(w, slice(None), params)
 
     @torch.no_grad()
     def reset(self, columns: Tensor | None = None, only: Tensor | None = None) -> None:

@@ -34,13 +34,15 @@ class Held:
     Args:
         parts: updates and their factors, in the order in which they are written.
         edit: the name of a change in place that was made number by number, if there was one.
+        is_wrapped: DistributedDataParallel reads the gradient too.
     """
 
     __slots__ = ("edit", "is_wrapped", "n_passes", "parts", "task")
 
-    def __init__(self, parts: list[tuple[Update, Factor]], edit: str | None = None) -> None:
-        self.parts, self.edit = parts, edit
-        self.is_wrapped = False  # whether DistributedDataParallel reads the gradient too; `Tile.step` looks at that
+    def __init__(
+        self, parts: list[tuple[Update, Factor]], edit: str | None = None, *, is_wrapped: bool = False
+    ) -> None:
+        self.parts, self.edit, self.is_wrapped = parts, edit, is_wrapped
         self.n_passes, self.task = 0, -2
 
     def add(self, update: Update) -> None:

@@ -104,6 +104,11 @@ class Grid(nn.Module):
         self.number = number(self)  # a copy is another grid
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its tiles."""
+        return self.members[0].dtype
+
+    @property
     def handle(self) -> nn.Parameter:
         """What stands for the matrix in autograd: the first tile's; each tile has its own in optimizers."""
         return self._grid()[0][0].handle

@@ -52,11 +52,14 @@ class _Parts(NamedTuple):
     again: tuple[Any, Any] | None
 
 
-def read_of(tile: nn.Module) -> Any:
-    """A context around a read by a tile or grid, with all that moves with it. Free outside checkpoints and backward."""
+def is_plain(tile: nn.Module) -> bool:
+    """Whether a read by a tile or grid is outside of checkpoints and backward passes, for all that is quickly seen."""
     is_forward = _graph_task() in (-1, None)
-    if is_forward and _hooks(True) is None and (torch.is_grad_enabled() or not tile.training):
-        return PLAIN
+    return is_forward and _hooks(True) is None and (torch.is_grad_enabled() or not tile.training)
+
+
+def read_of(tile: nn.Module) -> Any:
+    """A context around a read that is not plain, with all that moves with it."""
     parts = _running(sys._getframe(1))
     return _noted(tile, parts) if parts.first or parts.again is not None else PLAIN
 

@@ -84,12 +84,12 @@ class Tile(nn.Module):
         self._adc = self.mapping.largest_output(crossbar.get("periphery"))
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # holds the updates that wait. It never changes: `look` sees to it.
-        self.handle = Handle(torch.zeros((), dtype=dtype))
+        self.handle, self.dtype = Handle(torch.zeros((), dtype=dtype)), dtype
         self._written = _version(self.handle)
         self.leaf = torch.zeros((), dtype=dtype, requires_grad=True)  # stands for it in graphs of torch
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self._offset: LowRank | None = None
-        self._begun = 0  # gradients since the last step, of which all but one were forgotten by zero_grad
+        self._begun = [0]  # gradients since the last step, of which all but one were forgotten by zero_grad
         self.is_wrapped = False  # whether it was read inside DistributedDataParallel
 
     def _apply(self, fn: Any, recurse: bool = True) -> Tile:
@@ -106,7 +106,7 @@ class Tile(nn.Module):
         finally:
             handle.moves = False
         self.leaf = torch.zeros_like(self.handle.detach(), requires_grad=True)
-        self._written = _version(self.handle)
+        self.dtype, self._written = self.handle.dtype, _version(self.handle)
         if grad is not None:
             self.handle.grad = grad.moved(fn, self.handle) if isinstance(grad, Gradient) else fn(grad)
         return self
@@ -211,7 +211,7 @@ class Tile(nn.Module):
 
     def forget(self) -> None:
         """Let go of what waits, which was to be seen and not to be sent."""
-        self.handle.grad, self._begun = None, 0
+        self.handle.grad, self._begun[0] = None, 0
 
     def record(self, update: Update) -> None:
         """Add an update to the gradient, until zero_grad (of optimizer or module) lets go of it.
@@ -220,13 +220,13 @@ class Tile(nn.Module):
         """
         handle: Any = self._parameters["handle"]  # half the time of an attribute
         grad = handle.grad
-        if isinstance(grad, Gradient):
+        if type(grad) is Gradient:
             grad.held.add(update)
             return
         if grad is not None and grad.any():
             raise TypeError(STRANGER.format(grad=grad))
-        self._begun += 1
-        if self._begun == 4:
+        self._begun[0] += 1
+        if self._begun[0] == 4:
             warnings.warn(
                 "updates that waited on a tile were dropped by zero_grad three times, and none was sent: tiles are "
                 "trained by ohmgrad.AnalogOptimizer, not by torch's",
@@ -245,12 +245,11 @@ class Tile(nn.Module):
 
     def gradient(self, update: Update) -> Gradient:
         """A gradient of the handle of that update alone."""
-        held = Held([])
+        held = Held([], is_wrapped=self.is_wrapped)
         held.add(update)
-        held.is_wrapped = self.is_wrapped
-        return Gradient(self.handle, held)
+        handle: Any = self._parameters["handle"]
+        return Gradient(handle, held)
 
-    @torch.no_grad()
     def step(self, lr: Step, weight_decay: float = 0.0) -> None:
         """Send all waiting updates through the algorithm as one mini-batch; then devices relax.
 
@@ -265,20 +264,17 @@ class Tile(nn.Module):
             TypeError: the gradient was changed number by number, which pulses cannot follow.
         """
         self.check_gradient()
-        self._begun = 0
-        with exactly(self.handle):
-            update = self._asked(weight_decay)
-            if update is not None:
-                self._send(update, lr)
-            for bar in self.crossbars:
-                bar.relax()
+        with torch.no_grad():
+            self.send(lr, weight_decay)
 
     def check_gradient(self) -> None:
         """Raise TypeError where the gradient cannot reach devices, RuntimeError where the handle was written."""
         self.look()
-        grad = self.handle.grad
+        handle: Any = self._parameters["handle"]
+        if (grad := handle.grad) is None:
+            return
         if not isinstance(grad, Gradient):
-            if grad is not None and grad.any():
+            if grad.any():
                 raise TypeError(STRANGER.format(grad=grad))
         elif grad.held.edit and not getattr(self.algorithm, "takes_any_gradient", False):
             raise TypeError(
@@ -288,9 +284,19 @@ class Tile(nn.Module):
                 "[p for p in model.parameters() if p.dim()]"
             )
 
-    def _asked(self, weight_decay: float) -> Update | None:
+    def send(self, lr: Step, weight_decay: float = 0.0) -> None:
+        """As `step`, of a gradient that was checked, and without a graph."""
+        self._begun[0] = 0
+        handle: Any = self._parameters["handle"]
+        with exactly(handle):
+            update = self._asked(handle.grad, weight_decay)
+            if update is not None:
+                self._send(update, lr)
+            for bar in self.crossbars:
+                bar.relax()
+
+    def _asked(self, grad: Tensor | None, weight_decay: float) -> Update | None:
         """All that waits as one update; where there is a gradient, with the decay in it, as torch does."""
-        grad = self.handle.grad
         if not isinstance(grad, Gradient):
             return None
         update = grad.held.merged()
@@ -301,10 +307,11 @@ class Tile(nn.Module):
 
     def _send(self, update: Update, lr: Step) -> None:
         """An update of W as one of W_t = W / a, which moves by 1 / a times what W is to move by."""
-        if self.scale is not None:
-            factor = 1.0 / float(self.scale.mean()) if self.mapping.weight_scaling_lr_compensation else 1.0
-            update, lr = update.scaled(1.0 / (self.scale * factor)), lr * factor
-        self.algorithm.update(self.state, update, lr)
+        state: Any = self._modules["state"]
+        if (scale := self._buffers["scale"]) is not None:
+            factor = 1.0 / float(scale.mean()) if self.mapping.weight_scaling_lr_compensation else 1.0
+            update, lr = update.scaled(1.0 / (scale * factor)), lr * factor
+        self.algorithm.update(state, update, lr)
 
     def _replicate_for_data_parallel(self) -> Tile:
         """What torch.nn.DataParallel asks for at each call."""

@@ -236,7 +236,7 @@ def digits(
 @torch.no_grad()
 def _step(model: nn.Module, lr: Tensor) -> None:
     """As `AnalogOptimizer` does, with a step for each replica, (replica, 1, 1)."""
-    tiles = {m.handle: m for m in model.modules() if isinstance(m, Tile)}
+    tiles: dict[nn.Parameter, Tile] = {m.handle: m for m in model.modules() if isinstance(m, Tile)}
     for parameter in model.parameters():
         if parameter in tiles:
             tiles[parameter].step(lr)

@@ -12,12 +12,11 @@ from torch.nn.functional import pad
 
 from ohmgrad.crossbar import repeated
 from ohmgrad.crossbar.grid import Grid
-from ohmgrad.crossbar.input_range import LearnedRange
 from ohmgrad.crossbar.numbers import numbered
 from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
 from ohmgrad.nn.graph import handles, keep, leaf
-from ohmgrad.nn.refusals import REPLACED, check_input, is_own
+from ohmgrad.nn.refusals import check_input
 from ohmgrad.pulses.forms import Outer
 
 
@@ -43,11 +42,15 @@ class _TileRead(torch.autograd.Function):
         gradients: Sequence[Tensor | None] = (None,) * len(needs_handle)
         if any(needs_handle):
             # torch is done with d, and may give its memory to a bias's gradient; x may be anybody's.
-            d = d.clone(memory_format=torch.contiguous_format)
-            update = Outer(d, x if ctx.owns_x else x.clone(memory_format=torch.contiguous_format))
-            gradients = keep(ctx, update)
+            d = _own(d)
+            gradients = keep(ctx, Outer(d, x if ctx.owns_x else _own(x)))
         with exactly(d):
             return tile.read_transposed(d) if needs_x else None, None, None, None, *gradients
+
+
+def _own(t: Tensor) -> Tensor:
+    """The same numbers in memory of nobody else's."""
+    return t.clone() if t.is_contiguous() else t.contiguous()
 
 
 # In a graph of torch.compile two operators stand for the same. What the tile keeps (counters, waiting updates) lies
@@ -100,20 +103,40 @@ def _back(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
 read_op.register_autograd(_back, setup_context=_save)
 
 
-def _read(
-    tile: Tile | Grid, vectors: Tensor, owns_x: bool, is_compiled: bool
-) -> tuple[Tensor, LearnedRange | None, Tensor | None]:
-    """The product alone, with all that moves with a read; and the range of the inputs, and of the DAC."""
+def _limited(tile: Tile | Grid, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What the tile's lines are given, a bias's 1 with the rest, and the range of the DAC."""
     limits = tile.in_range
     if limits is not None:
         vectors = limits(vectors)
     if tile.has_bias:
         vectors = pad(vectors, (0, 1), value=1.0)
-    r = None if limits is None else limits.of_read(tile.has_bias)
-    if is_compiled:
-        call = tile.calls.add_(1).clone()
-        return torch.ops.ohmgrad.read(vectors, leaf(tile), call, tile.number, r), limits, r
-    return cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile))), limits, r
+    return vectors, None if limits is None else limits.of_read(tile.has_bias)
+
+
+def _read_in_graph(tile: Tile | Grid, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+    vectors, r = _limited(tile, vectors)
+    return torch.ops.ohmgrad.read(vectors, leaf(tile), tile.calls.add_(1).clone(), tile.number, r), r
+
+
+def _read(tile: Tile | Grid, vectors: Tensor, owns_x: bool) -> tuple[Tensor, Tensor | None]:
+    """The product alone, with all that moves with a read; and the range of the DAC."""
+    vectors, r = _limited(tile, vectors)
+    return cast(Tensor, _TileRead.apply(vectors, tile, r, owns_x, *handles(tile))), r
+
+
+def _vectors(tile: Tile | Grid, x: Tensor) -> Tensor:
+    """The inputs as (*replica, batch, in), in the tile's dtype."""
+    n_in, replicas, dtype = tile.shape[1] - tile.has_bias, tile.replicas, tile.dtype
+    if x.dtype is not dtype:
+        if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+            x = x.to(dtype)
+        else:
+            way = "read its real and imaginary parts apart" if x.is_complex() else f"x.to({dtype}) has it"
+            raise TypeError(f"x needs the tile's dtype {dtype}, got {x.dtype}: {way}")
+    shape = x.shape
+    if shape[-1:] != (n_in,) or shape[: len(replicas)] != replicas or len(shape) == len(replicas):
+        raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(shape)}")
+    return x if len(shape) == len(replicas) + 2 else x.reshape(*replicas, -1, n_in)
 
 
 def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
@@ -132,26 +155,17 @@ def read(tile: Tile | Grid, x: Tensor, *, owns_x: bool = False) -> Tensor:
         RuntimeError: in what `ohmgrad.nn.refusals` names.
     """
     is_compiled = check_input(x)
-    handle = tile.handle
-    if not is_own(handle):
-        raise RuntimeError(REPLACED)
-    n_out, n_in = tile.shape[0], tile.shape[1] - tile.has_bias
-    replicas = tile.replicas
-    if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
-        x = x.to(handle.dtype)
-    if x.dtype != handle.dtype:
-        way = "read its real and imaginary parts apart" if x.is_complex() else f"x.to({handle.dtype}) has it"
-        raise TypeError(f"x needs the tile's dtype {handle.dtype}, got {x.dtype}: {way}")
-    if x.shape[-1:] != (n_in,) or x.shape[: len(replicas)] != replicas or x.dim() == len(replicas):
-        raise ValueError(f"x needs the shape {(*replicas, '...', n_in)}, got {tuple(x.shape)}")
-    vectors = x.reshape(*replicas, -1, n_in)
+    vectors = _vectors(tile, x)
     if is_compiled:
-        y, limits, r = _read(tile, vectors, owns_x, is_compiled)
+        y, r = _read_in_graph(tile, vectors)
+    elif repeated.is_plain(tile):
+        y, r = _read(tile, vectors, owns_x)
     else:
         with repeated.read_of(tile):
-            y, limits, r = _read(tile, vectors, owns_x, is_compiled)
+            y, r = _read(tile, vectors, owns_x)
+    limits, scale = tile.in_range, tile.out_scale
     if limits is not None and r is not None and limits.settings.manage_output_clipping:
         y = limits.manage(y, tile.out_limit, r)
-    if tile.out_scale is not None:
-        y = y * tile.out_scale[..., None, :]
-    return y.reshape(*x.shape[:-1], n_out)
+    if scale is not None:
+        y = y * scale[..., None, :]
+    return y if vectors is x else y.reshape(*x.shape[:-1], tile.shape[0])

@@ -9,25 +9,33 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ohmgrad.crossbar.grid import Grid
+from ohmgrad.crossbar.handle import Handle
 from ohmgrad.crossbar.once import TWICE
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.pulses.forms import Update
+
+REPLACED = (
+    "functional_call gave a tile another parameter in place of its handle, but a tile's weights are the states of its "
+    "devices: leave out the handles, or call ohmgrad.to_digital(model) with other weights"
+)
 
 
 def handles(tile: Tile | Grid) -> list[nn.Parameter]:
     """What stands for the matrix in graphs: the handle of each tile.
 
     Raises:
-        RuntimeError: somebody wrote into one.
+        RuntimeError: somebody wrote into one, or put another parameter in its place.
     """
-    tiles = tile.members
     is_wrapped = DistributedDataParallel._active_ddp_module is not None
     found: list[Any] = []
-    for one in tiles:
+    for one in tile.members:
+        handle: Any = one._parameters["handle"]  # half the time of an attribute
+        if type(handle) is not Handle:
+            raise RuntimeError(REPLACED)
         if is_wrapped:
             one.wrap()
         one.look()
-        found.append(one._parameters["handle"])
+        found.append(handle)
     return found
 
 
@@ -47,9 +55,12 @@ def keep(ctx: Any, update: Update) -> list[Tensor | None]:
     Raises:
         RuntimeError: the backward pass is to be differentiated.
     """
-    parts = ctx.tile.parts(update)
-    nodes = ctx.next_functions[-len(parts) :]
-    return [_keep(one, part, node, ctx.is_twice) for (one, part), (node, _) in zip(parts, nodes, strict=True)]
+    tile, nodes = ctx.tile, ctx.next_functions
+    if len(members := tile.members) == 1:
+        return [_keep(members[0], update, nodes[-1][0], ctx.is_twice)]
+    parts = tile.parts(update)
+    pairs = zip(parts, nodes[-len(parts) :], strict=True)
+    return [_keep(one, part, node, ctx.is_twice) for (one, part), (node, _) in pairs]
 
 
 def _keep(tile: Tile, update: Update, node: Any, is_twice: bool) -> Tensor | None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ohmgrad.crossbar.handle import Handle
 from ohmgrad.crossbar.once import TRANSFORM, peek_interpreter_stack
 
 try:
@@ -41,10 +40,6 @@ GRAPH = (
 FORWARD = (
     "a tile has no forward-mode derivative: use backward, or ohmgrad.to_digital(model), which has the weights that the "
     "tiles represent now"
-)
-REPLACED = (
-    "functional_call gave a tile another parameter in place of its handle, but a tile's weights are the states of its "
-    "devices: leave out the handles, or call ohmgrad.to_digital(model) with other weights"
 )
 
 
@@ -81,8 +76,3 @@ def check_input(x: Any, name: str = "x") -> bool:
         way = "torch.nested.to_padded_tensor" if x.is_nested else f"{name}.to_dense()"
         raise ValueError(f"{name} needs to be a dense tensor, got {kind}; {way} makes one")
     return False
-
-
-def is_own(handle: Tensor) -> bool:
-    """Whether a tile has its parameter, and not what `torch.func.functional_call` put in its place."""
-    return type(handle) is Handle
