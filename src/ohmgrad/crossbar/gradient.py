@@ -155,7 +155,9 @@ class Gradient(Tensor):
         if (own := OPERATORS.get(func)) is not None and (result := own(*args, **kwargs)) is not NotImplemented:
             return result
         if func.overloadpacket in EACH:
-            return _each(func, args, kwargs)
+            return _each(func, EACH[func.overloadpacket], args, kwargs)
+        if args and isinstance(args[0], list | tuple) and len(args[0]) > 1 and "_foreach_" in func._schema.name:
+            return _each(func, None, args, kwargs)  # gradients of tiles and others may be among them
         written = list(_written(func, args, kwargs))
         if any(not isinstance(t, Gradient) for t in written):
             return _write_plain(func, written, _gradients((args, kwargs)))
@@ -286,15 +288,16 @@ def _unscale(grads: Sequence[Tensor], found_inf: Tensor, by: Tensor) -> None:
             g.mul_(by)
 
 
-def _each(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operator on lists of tensors, one tensor after the other."""
-    one = EACH[func.overloadpacket]
+def _each(func: Any, one: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operator on lists of tensors, one tensor after the other: by an operator on tensors, or on lists of one."""
     first, *rest = args
-    many = [isinstance(r, list | tuple) for r in rest]
-    results = [
-        one(t, *(r[i] if is_list else r for r, is_list in zip(rest, many, strict=True)), **kwargs)
-        for i, t in enumerate(first)
-    ]
+    results: list[Any] = []
+    for i, t in enumerate(first):
+        own = [(r[i] if one else r[i : i + 1]) if isinstance(r, list | tuple) else r for r in rest]
+        if one:
+            results.append(one(t, *own, **kwargs))
+        else:
+            results += func([t], *own, **kwargs) or []
     return None if func._schema.name.endswith("_") else results
 
 
