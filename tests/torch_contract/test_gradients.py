@@ -410,5 +410,9 @@ def test_what_moves_handles_rightly():
     model = convert(nn.Linear(2, 2), device=Ideal())
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.double().float()):
         other.load_state_dict(model.state_dict())
+        optimizer = AnalogOptimizer(other, lr=0.1)
+        other.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
         other(torch.ones(1, 2)).sum().backward()
-        AnalogOptimizer(other, lr=0.1).step()
+        before = other.weight.clone()
+        optimizer.step()
+        assert (other.weight != before).all()

@@ -42,6 +42,14 @@ class Handle(nn.Parameter):
             raise RuntimeError(WRITTEN)
         Tensor.data.__set__(self, value)  # type: ignore[attr-defined]  # as above
 
+    def become(self, other: Tensor) -> None:
+        """Take over the dtype and device of another, which `load_state_dict(assign=True)` gives."""
+        self.moves = True
+        try:
+            self.data = other.detach().clone()
+        finally:
+            self.moves = False
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """For pickles, which make another one."""
         return Handle, (torch.zeros((), dtype=self.dtype, device=self.device), self.requires_grad)

@@ -105,8 +105,7 @@ class Tile(nn.Module):
             super()._apply(fn, recurse)
         finally:
             handle.moves = False
-        self.leaf = torch.zeros_like(self.handle.detach(), requires_grad=True)
-        self.dtype, self._written = self.handle.dtype, _version(self.handle)
+        self._settle()
         if grad is not None:
             self.handle.grad = grad.moved(fn, self.handle) if isinstance(grad, Gradient) else fn(grad)
         return self
@@ -117,8 +116,17 @@ class Tile(nn.Module):
         self._written = _version(self.handle)
 
     def _load_from_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # torch passes all by position
+        handle = self.handle
         super()._load_from_state_dict(*args)
-        self._written = _version(self.handle)
+        if self.handle is not handle:  # assign=True puts another there, which no optimizer knows
+            handle.become(self.handle)
+            self.handle = handle
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take over the handle's dtype and device, and its state as one that nobody wrote."""
+        self.leaf = torch.zeros_like(self.handle.detach(), requires_grad=True)
+        self.dtype, self._written = self.handle.dtype, _version(self.handle)
 
     def _save_to_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # as above
         self.look()
