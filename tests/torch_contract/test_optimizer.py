@@ -1,13 +1,12 @@
 """The optimizer's own contract: options, schedulers, state dicts of others, wrappers, and words for what is refused."""
 
 import copy
-import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
-import torch.distributed
-import torch.multiprocessing
 from torch import nn
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
@@ -16,7 +15,6 @@ from contracts.twins import Twins, twins
 from exact import assert_bits
 from ohmgrad import AnalogOptimizer, Periphery, TikiTaka, convert
 from ohmgrad.devices import Ideal, SoftBounds
-from ohmgrad.devices.presets import aihwkit_soft_bounds
 
 X = gaussian(5, 4)
 
@@ -201,35 +199,40 @@ def test_a_step_of_a_model_that_reads_no_tile_is_told():
         AnalogOptimizer(model, lr=0.1).step()
 
 
-def ddp(rank: int, n: int, port: int, refused) -> None:
-    """One rank of n: a step of a wrapped model."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=n)
-    model = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), device=aihwkit_soft_bounds(), seed=0)
-    wrapped, optimizer = nn.parallel.DistributedDataParallel(model), AnalogOptimizer(model, lr=0.1)
-    wrapped(torch.ones(2, 4)).square().sum().backward()
-    before = model[0].weight
-    try:
-        optimizer.step()
-    except RuntimeError as error:
-        refused.put(f"{error}")
-    else:
-        refused.put("moved" if (model[0].weight != before).any() else "nothing happened")
-    torch.distributed.destroy_process_group()
+DDP = """
+import sys, torch, torch.distributed
+from torch import nn
+from ohmgrad import AnalogOptimizer, convert
+from ohmgrad.devices.presets import aihwkit_soft_bounds
+
+rank, n, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.distributed.init_process_group("gloo", rank=rank, world_size=n, init_method=f"file://{store}")
+model = convert(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), device=aihwkit_soft_bounds(), seed=0)
+wrapped, optimizer = nn.parallel.DistributedDataParallel(model), AnalogOptimizer(model, lr=0.1)
+wrapped(torch.ones(2, 4)).square().sum().backward()
+before = model[0].weight.clone()
+try:
+    optimizer.step()
+    print("moved" if (model[0].weight != before).any() else "nothing happened")
+except RuntimeError as error:
+    print(error)
+torch.distributed.destroy_process_group()
+"""
 
 
-@pytest.mark.parametrize(("n", "expected"), [(1, "moved"), (2, "DistributedDataParallel on 2 ranks")])
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [pytest.param(1, "moved", marks=pytest.mark.slow), (2, "DistributedDataParallel on 2 ranks")],
+)
 def test_data_parallel_on_several_ranks_is_refused(n, expected, tmp_path):
-    context = torch.multiprocessing.get_context("spawn")
-    refused = context.SimpleQueue()
-    port = 20000 + os.getpid() % 20000 + n
-    ranks = [context.Process(target=ddp, args=(r, n, port, refused)) for r in range(n)]
+    script = tmp_path / "rank.py"
+    script.write_text(DDP)
+    commands = [[sys.executable, script, str(rank), str(n), tmp_path / "store"] for rank in range(n)]
+    ranks = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for c in commands]
     for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-        assert rank.exitcode == 0
-    assert [expected in refused.get() for _ in ranks] == [True] * n
+        said, errors = rank.communicate(timeout=120)
+        assert rank.returncode == 0, errors
+        assert expected in said
 
 
 def test_averaged_models_are_refused_and_digital_ones_work():
