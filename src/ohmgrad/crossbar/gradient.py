@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,102 +20,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ohmgrad.pulses.forms import Dense, Outer, Update
+from ohmgrad.crossbar.handle import READ
+from ohmgrad.crossbar.held import Factor, Held
+from ohmgrad.pulses.forms import Dense
 
 aten = torch.ops.aten
-Factor = float | Tensor  # a tensor only on a GPU, which nobody waits for
-MANY = 1000  # backward passes
-
-
-class Held:
-    """The updates that a gradient stands for, each with its factor.
-
-    Args:
-        parts: updates and their factors, in the order in which they are written.
-        edit: the name of a change in place that was made number by number, if there was one.
-        is_wrapped: DistributedDataParallel reads the gradient too.
-    """
-
-    __slots__ = ("edit", "is_wrapped", "n_passes", "parts", "task")
-
-    def __init__(
-        self, parts: list[tuple[Update, Factor]], edit: str | None = None, *, is_wrapped: bool = False
-    ) -> None:
-        self.parts, self.edit, self.is_wrapped = parts, edit, is_wrapped
-        self.n_passes, self.task = 0, -2
-
-    def add(self, update: Update) -> None:
-        """One more update, of a backward pass; warns where they become many, which nobody sends or forgets."""
-        self.parts.append((update, 1.0))
-        task = torch._C._current_graph_task_id()
-        if task != self.task:
-            self.task, self.n_passes = task, self.n_passes + 1
-            if self.n_passes == MANY:
-                warnings.warn(
-                    f"the updates of {MANY} backward passes wait on a tile, and each takes memory: call "
-                    "optimizer.zero_grad() where they are not meant to be one update, or torch.autograd.grad(loss, x) "
-                    "where only the gradient of an input is wanted",
-                    stacklevel=3,
-                )
-
-    def become(self, update: Update, edit: str) -> None:
-        """Stand for what a change number by number has made of the matrix."""
-        self.parts, self.edit = [(update, 1.0)], edit
-
-    def scaled(self) -> list[Update]:
-        """The updates with their factors in them."""
-        return [_times(*part) for part in self.parts]
-
-    def merged(self) -> Update | None:
-        """All of them as one update, with their factors; None for none."""
-        if len(self.parts) == 1:
-            return _times(*self.parts[0])
-        factors = {id(factor): factor for _, factor in self.parts}
-        if len(factors) == 1 or all(isinstance(f, float) and f == 1.0 for f in factors.values()):
-            merged = joined([update for update, _ in self.parts])
-            return None if merged is None else _times(merged, self.parts[0][1])
-        return joined(self.scaled())
-
-    def dense(self) -> Tensor:
-        """The matrix (*replica, out, in), a new tensor."""
-        update = self.merged()
-        assert update is not None  # `Gradient` sees to it
-        dense = update.as_dense()
-        return dense.clone() if isinstance(update, Dense) else dense
-
-    def norm(self) -> Tensor:
-        """The Frobenius norm of the matrix, in float64.
-
-        Few samples take no matrix: the square of |sum_i d_i x_i'| is the sum over pairs of (d_i . d_j) (x_i . x_j), in
-        numbers that lose nothing where samples cancel.
-        """
-        update = self.merged()
-        if update is None:
-            return torch.zeros((), dtype=torch.float64)
-        if isinstance(update, Outer):
-            (n, n_out), n_in = update.d.shape[-2:], update.x.shape[-1]
-            if n * (n_out + n_in) < n_out * n_in:
-                d, x = update.d.double(), update.x.double()
-                return ((d @ d.mT) * (x @ x.mT)).sum().clamp(min=0.0).sqrt()
-        return torch.linalg.vector_norm(update.as_dense().double())
-
-    def scale(self, by: Callable[[Factor], Factor]) -> list[tuple[Update, Factor]]:
-        """The updates with other factors; equal ones stay one object."""
-        changed = {id(factor): by(factor) for _, factor in self.parts}
-        return [(update, changed[id(factor)]) for update, factor in self.parts]
-
-
-def _times(update: Update, factor: Factor) -> Update:
-    return update if isinstance(factor, float) and factor == 1.0 else update.times(factor)
-
-
-def joined(updates: Sequence[Update]) -> Update | None:
-    """Several updates as one mini-batch, whose pulse cycles follow one another; None for none."""
-    if len(updates) < 2:
-        return updates[0] if updates else None
-    outers = [update.as_outer() for update in updates]
-    memory = sum(outer.digital_memory for outer in outers)
-    return Outer(torch.cat([o.d for o in outers], -2), torch.cat([o.x for o in outers], -2), memory)
+STRANGER = (
+    "a tile takes its gradient from backward passes, got one that somebody else made, {grad}: only what a tile's own "
+    "gradient becomes by a common factor or by sums can reach devices"
+)
 
 
 class Gradient(Tensor):
@@ -136,6 +48,15 @@ class Gradient(Tensor):
 
     def __init__(self, like: Tensor, held: Held) -> None:
         pass  # torch's would make another tensor
+
+    @property
+    def data(self) -> Gradient:  # type: ignore[override]  # torch's is an attribute
+        """The same gradient."""
+        return Gradient(self, self.held)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.copy_(value)
 
     def __repr__(self, *, tensor_contents: None = None) -> str:
         updates = ", ".join(type(update).__name__ for update, _ in self.held.parts)
@@ -164,15 +85,43 @@ class Gradient(Tensor):
         numbers = {id(g): _numbers(g) for g in _gradients((args, kwargs))}
         plain = tree_map(lambda a: numbers[id(a)] if isinstance(a, Gradient) else a, (args, kwargs))
         result = func(*plain[0], **plain[1])
+        if not written:
+            return _of_matrix(func, result, numbers, _gradients((args, kwargs)))
         for g in written:
             assert isinstance(g, Gradient)  # seen to above; said for the type checker
             g.held.become(Dense(numbers[id(g)]), func.overloadpacket._qualified_op_name)
-        return (written[0] if len(written) == 1 and isinstance(args[0], Gradient) else None) if written else result
+        return written[0] if len(written) == 1 and isinstance(args[0], Gradient) else None
+
+
+def check_gradient(grad: Tensor, *, takes_any: bool) -> None:
+    """Raise TypeError where what is a handle's gradient cannot reach devices.
+
+    takes_any: also changes number by number can.
+    """
+    if not isinstance(grad, Gradient):
+        if grad.any():
+            raise TypeError(READ if grad.isnan() else STRANGER.format(grad=grad))
+    elif grad.held.edit and not takes_any:
+        raise TypeError(
+            f"the gradient of a tile was changed number by number ({grad.held.edit}), which pulses of samples cannot "
+            "follow. Change all of it by one factor, as clip_grad_norm_ does; train that layer with the algorithm "
+            "MixedPrecision, which keeps its gradient in digital numbers; or leave it out, by "
+            "[p for p in model.parameters() if p.dim()]"
+        )
 
 
 def _numbers(g: Gradient) -> Tensor:
     """The matrix of a gradient, or the 0 of one without updates."""
     return g.held.dense() if g.held.parts else torch.zeros((), dtype=g.dtype, device=g.device)
+
+
+def _of_matrix(func: Any, result: Any, numbers: dict[int, Tensor], gradients: list[Gradient]) -> Any:
+    """What an operator made of matrices; where it is as one of them number by number, a gradient that was so edited."""
+    for g in gradients:
+        own = numbers[id(g)]
+        if own.dim() and isinstance(result, Tensor) and (result.shape, result.dtype) == (own.shape, own.dtype):
+            return Gradient(g, Held([(Dense(result), 1.0)], func.overloadpacket._qualified_op_name))
+    return result
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[Tensor]:
@@ -235,9 +184,13 @@ def _quotient(a: Any, b: Any) -> Any:
 def _sum(g: Any, other: Any, *, alpha: Any = 1, sign: float = 1.0, in_place: bool) -> Any:
     """The sum of two gradients; of a gradient and a plain 0, which torch's graphs add."""
     if isinstance(g, Gradient) and isinstance(other, Tensor) and not isinstance(other, Gradient):
+        if not other.dim() and other.isnan():
+            raise TypeError(READ)
         if other.dim() or other.any():
             return NotImplemented
         return g if in_place else Gradient(g, Held(list(g.held.parts), g.held.edit))
+    if not isinstance(other, Tensor) and other == 0 and isinstance(g, Gradient):
+        return g if in_place else Gradient(g, Held(list(g.held.parts), g.held.edit))  # as sum() begins
     if not (isinstance(g, Gradient) and isinstance(other, Gradient)) or _number(alpha) is None:
         return NotImplemented
     factor = sign * float(alpha)

@@ -104,6 +104,11 @@ class Grid(nn.Module):
         self.number = number(self)  # a copy is another grid
 
     @property
+    def changes(self) -> int:
+        """How often a tile was written."""
+        return sum(tile.changes for tile in self.members)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of its tiles."""
         return self.members[0].dtype

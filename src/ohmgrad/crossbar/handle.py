@@ -1,4 +1,4 @@
-"""What stands for a tile's matrix among parameters: one number, which is 0 and holds nothing of the matrix.
+"""What stands for a tile's matrix among parameters: one number, which holds nothing of the matrix.
 
 It makes graphs of autograd reach the tile, and its gradient holds the updates that wait. Whoever writes into it means
 the matrix, and would change nothing: averages of models, initialisations of `model.parameters()`, torch's optimizers.
@@ -19,9 +19,15 @@ WRITTEN = (
     "digital copies, AveragedModel(ohmgrad.to_digital(model)) and averaged.update_parameters(ohmgrad.to_digital(model))"
 )
 
+READ = (
+    "the handle of a tile was read as if it were the tile's matrix, by a penalty on model.parameters(), weight decay "
+    "by hand or the like: layer.weight is the matrix, and a penalty on it trains the tile; "
+    "AnalogOptimizer(weight_decay=...) decays it"
+)
+
 
 class Handle(nn.Parameter):
-    """A parameter, (), of 0.
+    """A parameter, (), of NaN, so that no loss and no edit takes it for the matrix and stays finite.
 
     Writes to it are found when the tile is next used, by torch's count of them; `data`, whose writes torch does not
     count, gives a copy that refuses them, and is set by `Tile.to` and its like alone.
@@ -42,14 +48,22 @@ class Handle(nn.Parameter):
             raise RuntimeError(WRITTEN)
         Tensor.data.__set__(self, value)  # type: ignore[attr-defined]  # as above
 
-    def become(self, other: Tensor) -> None:
-        """Take over the dtype and device of another, which `load_state_dict(assign=True)` gives."""
+    @property
+    def writes(self) -> int:
+        """How often somebody wrote into it."""
+        return -1 if self.is_inference() else self._version
+
+    def like(self, other: Tensor) -> Handle:
+        """This handle with the dtype and device of another, or a new one where it has no memory (meta)."""
+        if self.is_meta != other.is_meta:
+            return Handle(other.detach().clone(), self.requires_grad)
         self.moves = True
         try:
             self.data = other.detach().clone()
         finally:
             self.moves = False
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """For pickles, which make another one."""
-        return Handle, (torch.zeros((), dtype=self.dtype, device=self.device), self.requires_grad)
+        return Handle, (torch.full((), torch.nan, dtype=self.dtype, device=self.device), self.requires_grad)

@@ -15,8 +15,9 @@ from ohmgrad import random
 from ohmgrad.crossbar.algorithm import Algorithm
 from ohmgrad.crossbar.crossbar import Crossbar
 from ohmgrad.crossbar.elements import Step
-from ohmgrad.crossbar.gradient import Gradient, Held, joined
+from ohmgrad.crossbar.gradient import Gradient, check_gradient
 from ohmgrad.crossbar.handle import WRITTEN, Handle
+from ohmgrad.crossbar.held import Held, joined
 from ohmgrad.crossbar.make import make_crossbar
 from ohmgrad.crossbar.mapping import Mapping
 from ohmgrad.crossbar.numbers import number
@@ -25,11 +26,6 @@ from ohmgrad.crossbar.represented import Represented, represent
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.pulses.forms import Dense, LowRank, Update
-
-STRANGER = (
-    "a tile takes its gradient from backward passes, got one that somebody else made, {grad}: only what a tile's own "
-    "gradient becomes by a common factor or by sums can reach devices"
-)
 
 
 class Tile(nn.Module):
@@ -84,12 +80,13 @@ class Tile(nn.Module):
         self._adc = self.mapping.largest_output(crossbar.get("periphery"))
         # Stands for the weight in autograd and in optimizers: it makes the graph reach the tile, and its gradient
         # holds the updates that wait. It never changes: `look` sees to it.
-        self.handle, self.dtype = Handle(torch.zeros((), dtype=dtype)), dtype
-        self._written = _version(self.handle)
+        self.handle, self.dtype = Handle(torch.full((), torch.nan, dtype=dtype)), dtype
+        self._written = self.handle.writes
         self.leaf = torch.zeros((), dtype=dtype, requires_grad=True)  # stands for it in graphs of torch
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self._offset: LowRank | None = None
         self._begun = [0]  # gradients since the last step, of which all but one were forgotten by zero_grad
+        self.changes = 0  # how often the matrix was written
         self.is_wrapped = False  # whether it was read inside DistributedDataParallel
 
     def _apply(self, fn: Any, recurse: bool = True) -> Tile:
@@ -105,6 +102,7 @@ class Tile(nn.Module):
             super()._apply(fn, recurse)
         finally:
             handle.moves = False
+        self._keep_handle(handle)
         self._settle()
         if grad is not None:
             self.handle.grad = grad.moved(fn, self.handle) if isinstance(grad, Gradient) else fn(grad)
@@ -113,33 +111,41 @@ class Tile(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.number = number(self)  # a copy is another tile
-        self._written = _version(self.handle)
+        self._written = self.handle.writes
 
     def _load_from_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # torch passes all by position
         handle = self.handle
         super()._load_from_state_dict(*args)
-        if self.handle is not handle:  # assign=True puts another there, which no optimizer knows
-            handle.become(self.handle)
-            self.handle = handle
+        self._keep_handle(handle)
         self._settle()
+
+    def _keep_handle(self, handle: Handle) -> None:
+        """Put the handle back that optimizers know, where torch has put another in its place."""
+        if self.handle is not handle:
+            self.handle = handle.like(self.handle)
 
     def _settle(self) -> None:
         """Take over the handle's dtype and device, and its state as one that nobody wrote."""
+        with torch.no_grad():
+            self.handle.fill_(torch.nan)
         self.leaf = torch.zeros_like(self.handle.detach(), requires_grad=True)
-        self.dtype, self._written = self.handle.dtype, _version(self.handle)
+        self.dtype, self._written = self.handle.dtype, self.handle.writes
 
     def _save_to_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # as above
         self.look()
         super()._save_to_state_dict(*args)
+        destination, prefix, _ = args
+        destination[f"{prefix}handle"] = torch.zeros_like(self.handle.detach())  # equal to others', as NaN is not
 
     def wrap(self) -> None:
         """Note that DistributedDataParallel reads the tile, which sent the first rank's handles to all."""
         if not self.is_wrapped:
-            self.is_wrapped, self._written = True, _version(self.handle)
+            self.is_wrapped, self._written = True, self.handle.writes
 
     def look(self) -> None:
         """Raise RuntimeError where somebody wrote into the handle, and means the matrix."""
-        if _version(self._parameters["handle"]) != self._written:
+        handle: Any = self._parameters["handle"]
+        if handle.writes != self._written:
             raise RuntimeError(WRITTEN)
 
     @property
@@ -156,6 +162,7 @@ class Tile(nn.Module):
 
     def set_weight(self, weight: Tensor) -> None:
         """Program (*replica, out, in), or (out, in) for all replicas; what it does is in `programming.program`."""
+        self.changes += 1
         program(self, weight)
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Tile:
@@ -231,8 +238,8 @@ class Tile(nn.Module):
         if type(grad) is Gradient:
             grad.held.add(update)
             return
-        if grad is not None and grad.any():
-            raise TypeError(STRANGER.format(grad=grad))
+        if grad is not None:
+            check_gradient(grad, takes_any=True)
         self._begun[0] += 1
         if self._begun[0] == 4:
             warnings.warn(
@@ -279,18 +286,8 @@ class Tile(nn.Module):
         """Raise TypeError where the gradient cannot reach devices, RuntimeError where the handle was written."""
         self.look()
         handle: Any = self._parameters["handle"]
-        if (grad := handle.grad) is None:
-            return
-        if not isinstance(grad, Gradient):
-            if grad.any():
-                raise TypeError(STRANGER.format(grad=grad))
-        elif grad.held.edit and not getattr(self.algorithm, "takes_any_gradient", False):
-            raise TypeError(
-                f"the gradient of a tile was changed number by number ({grad.held.edit}), which pulses of samples "
-                "cannot follow. Change all of it by one factor, as clip_grad_norm_ does; train that layer with the "
-                "algorithm MixedPrecision, which keeps its gradient in digital numbers; or leave it out, by "
-                "[p for p in model.parameters() if p.dim()]"
-            )
+        if (grad := handle.grad) is not None:
+            check_gradient(grad, takes_any=getattr(self.algorithm, "takes_any_gradient", False))
 
     def send(self, lr: Step, weight_decay: float = 0.0) -> None:
         """As `step`, of a gradient that was checked, and without a graph."""
@@ -299,6 +296,7 @@ class Tile(nn.Module):
         with exactly(handle):
             update = self._asked(handle.grad, weight_decay)
             if update is not None:
+                self.__dict__["changes"] += 1  # without a module's search for what an attribute is
                 self._send(update, lr)
             for bar in self.crossbars:
                 bar.relax()
@@ -333,11 +331,6 @@ class Tile(nn.Module):
             "torch.jit.script cannot compile a tile: script ohmgrad.to_digital(model), which computes with the weights "
             "that the tiles represent now"
         )
-
-
-def _version(handle: Any) -> int:
-    """How often somebody wrote into it."""
-    return -1 if handle.is_inference() else handle._version
 
 
 def exactly(like: Tensor) -> AbstractContextManager:

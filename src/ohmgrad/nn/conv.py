@@ -17,7 +17,17 @@ from torch.nn.functional import pad
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.layer import (
+    blank,
+    child_seeds,
+    digital_copy,
+    filled,
+    named_options,
+    of_replica,
+    represented,
+    stacked,
+    with_bias,
+)
 from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import (
     fitting,
@@ -156,7 +166,7 @@ class AnalogConv(nn.Module):
         bias = self._parameters["bias"]
         if bias is not None:
             lead = (*self.replicas, *[1] * (y.dim() - 1 - n - len(self.replicas)))
-            y = y + bias.reshape(*lead, self.out_channels, *[1] * n)
+            y = with_bias(y, bias.reshape(*lead, self.out_channels, *[1] * n))
         return y.contiguous()  # as torch's, so that .view works on it
 
     def windows(self, x: Tensor) -> Tensor:

@@ -23,7 +23,17 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.layer import (
+    blank,
+    child_seeds,
+    digital_copy,
+    filled,
+    named_options,
+    of_replica,
+    represented,
+    stacked,
+    with_bias,
+)
 from ohmgrad.nn.refusals import check_input
 from ohmgrad.nn.weights import fitting, matrix, need_bias, program_affine, read_only, shown
 from ohmgrad.nn.windows import folded
@@ -185,7 +195,7 @@ class AnalogConvTranspose(nn.Module):
             y = y + self._analog_bias(y)
         elif (bias := self._parameters["bias"]) is not None:
             lead = (*self.replicas, *[1] * (y.dim() - 1 - n - len(self.replicas)))
-            y = y + bias.reshape(*lead, self.out_channels, *[1] * n)
+            y = with_bias(y, bias.reshape(*lead, self.out_channels, *[1] * n))
         return y.contiguous()  # as torch's, so that .view works on it
 
     def _vectors(self, x: Tensor) -> Tensor:

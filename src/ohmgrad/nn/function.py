@@ -25,12 +25,19 @@ def _product(tile: Tile | Grid, x: Tensor, r: Tensor | None) -> Tensor:
         return tile.read(x) if r is None else r * tile.read(x / r)
 
 
+CHANGED = (
+    "a tile was written (by an optimizer's step or set_weight) between a forward pass and its backward pass, which "
+    "would read another matrix than the forward pass did: call backward of all losses before the step, or run forward "
+    "again"
+)
+
+
 class _TileRead(torch.autograd.Function):
     """y = r W (x / r); backward gives W' d, and leaves (d, x) on the tile for the optimizer. r: what the DAC takes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, tile: Tile | Grid, r: Tensor | None, owns_x: bool, *handles: Tensor) -> Tensor:
-        ctx.tile, ctx.owns_x = tile, owns_x
+        ctx.tile, ctx.owns_x, ctx.changes = tile, owns_x, tile.changes
         ctx.save_for_backward(x)
         return _product(tile, x, r)
 
@@ -44,8 +51,12 @@ class _TileRead(torch.autograd.Function):
             # torch is done with d, and may give its memory to a bias's gradient; x may be anybody's.
             d = _own(d)
             gradients = keep(ctx, Outer(d, x if ctx.owns_x else _own(x)))
+        if not needs_x:
+            return None, None, None, None, *gradients
+        if tile.changes != ctx.changes:
+            raise RuntimeError(CHANGED)
         with exactly(d):
-            return tile.read_transposed(d) if needs_x else None, None, None, None, *gradients
+            return tile.read_transposed(d), None, None, None, *gradients
 
 
 def _own(t: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.tile import Tile
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, child_seeds, digital_copy, named_options, represented, stacked
+from ohmgrad.nn.layer import blank, child_seeds, digital_copy, named_options, represented, stacked, with_bias
 from ohmgrad.nn.weights import fitting, matrix_and_bias, program_affine, read_only, shown
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each (*replica, batch, size)
@@ -158,7 +158,7 @@ def product(layer: nn.Module, which: str, x: Tensor) -> Tensor:
     # Not by attributes, for which torch and `Gated` look in many places.
     tile, bias = cast(Tile | Grid, layer._modules[f"tile{which}"]), layer._parameters[f"bias{which}"]
     y = read(tile, x)
-    return y if bias is None else y + bias.unsqueeze(-2)
+    return y if bias is None else with_bias(y, bias.unsqueeze(-2))
 
 
 def represented_all(layer: nn.Module) -> dict[str, nn.Parameter]:

@@ -64,8 +64,9 @@ def keep(ctx: Any, update: Update) -> list[Tensor | None]:
 
 
 def _keep(tile: Tile, update: Update, node: Any, is_twice: bool) -> Tensor | None:
-    if node is None:
-        return None  # frozen
+    handle: Any = tile._parameters["handle"]
+    if node is None or not handle.requires_grad:
+        return None  # frozen, or frozen since the read
     if is_twice and _is_asked(node):
         raise RuntimeError(TWICE)
     try:
@@ -73,7 +74,6 @@ def _keep(tile: Tile, update: Update, node: Any, is_twice: bool) -> Tensor | Non
             return None  # autograd.grad(loss, x) asks for no parameter's gradient
     except RuntimeError:
         return tile.gradient(update)  # autograd.grad(loss, parameters) asks for it
-    handle: Any = tile._parameters["handle"]
     if handle._backward_hooks or handle._post_accumulate_grad_hooks:
         return tile.gradient(update)
     tile.record(update)  # a tenth of the time that autograd takes to do the same

@@ -117,3 +117,12 @@ def child_seeds(seed: int | Sequence[int] | None, replicas: Sequence[int], n: in
     """Seeds of a layer's n tiles, each one for every replica (or a single one), from the layer's own."""
     seeds = random.seed_tensor(seed, replicas)
     return [random.derive(seeds, k).flatten().tolist() for k in range(n)]
+
+
+def with_bias(y: Tensor, bias: Tensor) -> Tensor:
+    """y + bias, of shapes that broadcast to y's, with a gradient of the bias in memory of its own.
+
+    Where y is no larger than the bias, as of one sample, torch would make that gradient a view of y's: of memory that
+    another bias, the next pass or the caller of `backward` has too.
+    """
+    return y + (bias * 1.0 if y.numel() == bias.numel() else bias)

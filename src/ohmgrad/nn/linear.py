@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ohmgrad.nn.function import read
 from ohmgrad.nn.hardware import Hardware
-from ohmgrad.nn.layer import blank, digital_copy, filled, named_options, of_replica, represented, stacked
+from ohmgrad.nn.layer import blank, digital_copy, filled, named_options, of_replica, represented, stacked, with_bias
 from ohmgrad.nn.weights import (
     fitting,
     matrix_and_bias,
@@ -116,7 +116,7 @@ class AnalogLinear(nn.Module):
         y, bias = read(self.tile, input), self._parameters["bias"]
         if bias is None:
             return y
-        return y + bias.reshape(*bias.shape[:-1], *[1] * (y.dim() - bias.dim()), self.out_features)
+        return with_bias(y, bias.reshape(*bias.shape[:-1], *[1] * (y.dim() - bias.dim()), self.out_features))
 
     def to_digital(self, *replica: int) -> nn.Linear:
         """torch's layer with the weights represented now, of one replica where there are replicas."""
