@@ -84,7 +84,10 @@ class AnalogOptimizer(torch.optim.Optimizer):
         own = {id(p) for p in model.parameters()}
         named = {id(p) for g in groups for p in g["params"]}
         if strangers := named - own:
-            raise ValueError(f"AnalogOptimizer got {len(strangers)} parameters in groups that the model does not own")
+            raise ValueError(
+                f"AnalogOptimizer got {len(strangers)} parameters in groups that the model does not own: "
+                "layer.parameters() has those of a layer, of which layer.weight is a copy"
+            )
         groups = [*groups, {"params": [p for p in model.parameters() if id(p) not in named]}]
         halves: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         for group in groups:

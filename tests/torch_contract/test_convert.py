@@ -299,3 +299,23 @@ def test_to_digital_knows_its_own_layers_alone():
 
     with pytest.raises(ValueError, match="but '0' is not: Mine has a forward of its own"):
         to_digital(nn.Sequential(Mine(3, 2, device=Ideal())))
+
+
+class InAList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.penalised = [self.layer.weight]
+
+
+class WithAnOptimizer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.optimizer = torch.optim.SGD(self.layer.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("kind", [InAList, WithAnOptimizer])
+def test_parameters_that_something_else_holds_are_refused(kind):
+    with pytest.raises(ValueError, match=r"convert cannot put 'layer' on tiles: something else in the model"):
+        convert(kind(), device=Ideal())

@@ -416,3 +416,123 @@ def test_what_moves_handles_rightly():
         before = other.weight.clone()
         optimizer.step()
         assert (other.weight != before).all()
+
+
+def test_freezing_between_the_passes():
+    # As a generator's step does with its discriminator: torch accumulates what is trained when backward runs.
+    pair = pair_of("a network")
+    for model, optimizer in pair.both:
+        loss = pair.loss(model, *KINDS["a network"][1])
+        model[2].requires_grad_(False)
+        loss.backward()
+        model[2].requires_grad_(True)
+        optimizer.step()
+    pair.assert_same()
+
+
+def test_data_of_gradients():
+    pair = pair_of("a network")
+    backward(pair)
+    for model, optimizer in pair.both:
+        for p in model.parameters():
+            p.grad.data = p.grad.data * 0.5
+        optimizer.step()
+    pair.assert_same()
+
+
+OUT_OF_PLACE = {
+    "clamp": lambda g: g.clamp(-1e-2, 1e-2),
+    "sign": lambda g: g.sign(),
+    "nan_to_num": torch.nan_to_num,
+    "where": lambda g: torch.where(g > 0, g, 0.1 * g),
+    "noise": lambda g: g + 1e-3,
+}
+
+
+@pytest.mark.parametrize("edit", OUT_OF_PLACE)
+@pytest.mark.parametrize("by_hook", [False, True])
+def test_edits_out_of_place(edit, by_hook):
+    change = OUT_OF_PLACE[edit]
+    for algorithm in (None, MixedPrecision()):
+        pair = pair_of("a network", device=Ideal(dw_min=1e-9), algorithm=algorithm)
+        pair.off = 1e-8
+        if by_hook:
+            for model, _ in pair.both:
+                for p in model.parameters():
+                    p.register_hook(change)
+        backward(pair)
+        for model, _ in pair.both:
+            for p in model.parameters():
+                p.grad = p.grad if by_hook else change(p.grad)
+        if algorithm is None:
+            with pytest.raises(TypeError, match="changed number by number"):
+                pair.ours.step()
+        else:
+            for _, optimizer in pair.both:
+                optimizer.step()
+            pair.assert_same()
+
+
+def test_sums_of_gradients_begin_at_0():
+    pair = pair_of("a network")
+    backward(pair)
+    for model, optimizer in pair.both:
+        for p in model.parameters():
+            p.grad = sum([p.grad, 2 * p.grad]) / 4
+        optimizer.step()
+    pair.assert_same()
+
+
+def penalty(model, optimizer):
+    (model(torch.ones(1, 2)).sum() + sum(p.square().sum() for p in model.parameters())).backward()
+    optimizer.step()
+
+
+def decay_by_hand(model, optimizer):
+    model(torch.ones(1, 2)).sum().backward()
+    for p in model.parameters():
+        p.grad.add_(p, alpha=0.1)
+    optimizer.step()
+
+
+def proximal(model, optimizer):
+    old = [p.detach().clone() for p in model.parameters()]
+    loss = model(torch.ones(1, 2)).sum()
+    (loss + sum((p - q).square().sum() for p, q in zip(model.parameters(), old, strict=True))).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("use", [penalty, decay_by_hand, proximal])
+def test_a_handle_that_is_read_for_the_matrix_is_refused(use):
+    model = convert(nn.Linear(2, 2), device=Ideal())
+    before = model.weight.clone()
+    with pytest.raises(TypeError, match=r"layer\.weight is the matrix"):
+        use(model, AnalogOptimizer(model, lr=0.1))
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("write", ["step", "set_weight"])
+def test_a_write_between_forward_and_backward_is_refused(write):
+    # torch: "modified by an inplace operation".
+    model = convert(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), device=Ideal())
+    optimizer, x = AnalogOptimizer(model, lr=0.1), torch.ones(2, 3)
+    late = model(x).sum()
+    if write == "step":
+        model(x).square().sum().backward()
+        optimizer.step()
+    else:
+        model[1].set_weight(torch.zeros(2, 4))
+    with pytest.raises(RuntimeError, match="between a forward pass and its backward pass"):
+        late.backward()
+
+
+def test_the_gradient_of_a_shown_weight_is_the_tiles():
+    pair = pair_of("a network")
+    backward(pair)
+    for model, optimizer in pair.both:
+        nn.utils.clip_grad_norm_([model[0].weight, model[2].weight], 0.05)
+        model[2].bias.grad = None
+        optimizer.step()
+        model[0].weight.grad = None
+        optimizer.step()
+    pair.assert_same()

@@ -10,7 +10,7 @@ from torch import nn
 
 from contracts.twins import KINDS, PLACES, WRITES, twins
 from exact import assert_bits
-from ohmgrad import AnalogOptimizer, convert
+from ohmgrad import AnalogOptimizer, Mapping, convert
 from ohmgrad.devices import Ideal
 
 CANNOT = {("a position added", "replicas")}  # it keeps a digital parameter, which convert cannot replicate
@@ -144,3 +144,53 @@ def test_zeroed_gradients_are_free_memory():
         assert len(model.tile.waiting) == 1
         optimizer.zero_grad(set_to_none=to_none)
         assert model.tile.waiting == []
+
+
+class Parallel(nn.Module):
+    """Two layers whose outputs are added, so that both get the same gradient."""
+
+    def __init__(self, a: nn.Module, b: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+
+    def forward(self, x):
+        return self.a(x) + self.b(x)
+
+
+PARALLEL = {
+    "Linear": (lambda: nn.Linear(4, 3), (1, 4)),
+    "Conv1d": (lambda: nn.Conv1d(2, 3, 3), (1, 2, 3)),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 3, 1), (1, 2, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+@pytest.mark.parametrize("mapping", [None, Mapping(max_input_size=2), Mapping(learn_out_scaling=True)])
+def test_biases_share_no_memory(kind, mapping):
+    # Torch would make both gradients, of one sample, views of one tensor: clipped twice, and added twice.
+    make, shape = PARALLEL[kind]
+    torch.manual_seed(0)
+    digital = Parallel(make(), make()).double()
+    analog = convert(digital, device=Ideal(), mapping=mapping)
+    x = torch.ones(shape, dtype=torch.float64)
+    for model, optimizer in (
+        (digital, torch.optim.SGD(digital.parameters(), 0.1)),
+        (analog, AnalogOptimizer(analog, 0.1)),
+    ):
+        for _ in range(3):
+            model(x).square().sum().backward()
+        nn.utils.clip_grad_norm_([p for n, p in model.named_parameters() if "bias" in n], 0.1)
+        optimizer.step()
+    for a, b in ((analog.a, digital.a), (analog.b, digital.b)):
+        torch.testing.assert_close(a.bias, b.bias)
+        if mapping is None or not mapping.learn_out_scaling:
+            torch.testing.assert_close(a.weight.detach(), b.weight.detach())
+
+
+def test_a_gradient_that_the_caller_keeps():
+    layer = convert(nn.Linear(4, 3), device=Ideal())
+    d = torch.ones(1, 3)
+    for _ in range(3):
+        layer(torch.ones(1, 4)).backward(d)
+    nn.utils.clip_grad_norm_(layer.parameters(), 0.1)
+    assert torch.equal(d, torch.ones(1, 3))

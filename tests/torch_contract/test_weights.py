@@ -305,3 +305,11 @@ def test_an_init_function_does_not_reach_crossbars():
                 nn.init.ones_(module.weight)
     with pytest.raises(RuntimeError, match="set_weight"):
         model.apply(lambda m: nn.init.ones_(m.weight) if hasattr(m, "weight") else None)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("kind", [nn.Linear, nn.LSTM])
+def test_a_digital_state_dict_is_refused_and_names_the_way(strict, kind):
+    digital = nn.Sequential(kind(3, 2))
+    with pytest.raises(RuntimeError, match=r"is of a digital model: ohmgrad\.load_digital"):
+        convert(digital, device=Ideal()).load_state_dict(digital.state_dict(), strict=strict)

@@ -22,6 +22,10 @@ FROZEN = COPY + (
     "this part of it has no gradient to switch: `layer.weight.requires_grad = False` or `tile.requires_grad_(False)` "
     "freezes the devices, `set_weight` programs them, and `.clone()` gives a tensor of its own"
 )
+GRADIENT = COPY + (
+    "its gradient waits on several tiles, or has more in it than that of this part: ask the parameters of the layer, "
+    "layer.parameters(), for their gradients"
+)
 HOOKED = COPY + "a hook on it sees no gradient of the layer: `set_weight` writes it, `layer.tile` has the updates"
 
 _HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
@@ -53,6 +57,12 @@ class Represented(Tensor):
         name = getattr(func, "__name__", "")
         if name == "__get__" and func == Tensor.requires_grad.__get__ and args[0]._parts is not None:  # type: ignore[attr-defined]  # a property of C
             return any(part.requires_grad for part in args[0]._parts)
+        if name == "__get__" and func == Tensor.grad.__get__ and args[0]._parts is not None:  # type: ignore[attr-defined]  # as above
+            return _gradient(args[0])
+        if name == "__set__" and func == Tensor.grad.__set__ and args[1] is None and args[0]._parts is not None:  # type: ignore[attr-defined]  # as above
+            for part in args[0]._parts:
+                part.grad = None
+            return None
         if func == Tensor.requires_grad_ or (name == "__set__" and func == Tensor.requires_grad.__set__):  # type: ignore[attr-defined]  # as above
             return _freeze(*args, **kwargs)
         _refuse_writes(func, name, args, kwargs)
@@ -125,6 +135,14 @@ def _refuse_writes(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str
         targets = [kwargs.get("out")]
     if any(isinstance(t, Represented) for t in _flat(targets)):
         raise RuntimeError(WRITTEN)
+
+
+def _gradient(shown: Represented) -> Tensor | None:
+    """The gradient of the matrix, which waits on its tile, where that is the gradient of nothing else."""
+    parts = [part for part in shown._parts or () if part.grad is not None]
+    if parts and (len(shown._parts or ()) > 1 or shown._refusal is not None):
+        raise RuntimeError(GRADIENT)
+    return parts[0].grad if parts else None
 
 
 def _freeze(shown: Represented, requires_grad: bool = True) -> Represented:

@@ -44,7 +44,7 @@ class AnalogMultiheadAttention(nn.Module):
 
     # torch's encoder layers ask this before they hand the weights to a fused kernel, which would not read the tiles.
     _qkv_same_embed_dim = False
-    __setattr__, __delattr__ = read_only(lambda layer, name: name in OWN)
+    __setattr__, __delattr__, _load_from_state_dict = read_only(lambda layer, name: name in OWN)
     q_proj: AnalogLinear
     k_proj: AnalogLinear
     v_proj: AnalogLinear

@@ -62,7 +62,7 @@ class AnalogConv(nn.Module):
     """
 
     digital: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
-    __setattr__, __delattr__ = read_only(shows_weight_and_bias)
+    __setattr__, __delattr__, _load_from_state_dict = read_only(shows_weight_and_bias)
 
     @named_options
     def __init__(

@@ -59,7 +59,7 @@ class AnalogConvTranspose(nn.Module):
         ValueError: as torch's layer; or input has another shape, or the output would be empty.
     """
 
-    __setattr__, __delattr__ = read_only(
+    __setattr__, __delattr__, _load_from_state_dict = read_only(
         lambda layer, name: name == "weight" or (name == "bias" and layer.column is not None)
     )
     digital: ClassVar[type[nn.ConvTranspose1d] | type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]]

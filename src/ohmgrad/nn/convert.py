@@ -136,7 +136,7 @@ def convert(
         if name in chosen:
             own = random.derive(seeds, k).flatten().tolist()
             converted[id(trees[0][name])] = _on_tiles(name, kind, [t[name] for t in trees], chosen[name], own, replicas)
-    analog = _copied(models[0], converted)
+    analog = _copied(models[0], converted, refuses_orphans=True)
     fused.switch_off(analog)
     return analog
 
@@ -170,7 +170,7 @@ def to_digital(model: nn.Module, *, replica: int | None = None) -> nn.Module:
                 raise ValueError(f"to_digital needs {kind.__name__} as it is, but {name!r} is not: {reason}; undo it")
             converted[id(module)] = layer.to_digital(*index)
             done.append(name)
-    digital = _copied(model, converted)
+    digital = _copied(model, converted, refuses_orphans=False)
     fused.restore(digital)
     return digital
 
@@ -201,7 +201,7 @@ def reasons(model: nn.Module) -> dict[str, str]:
     return {name: why for name, why in own.items() if why is not None}
 
 
-def _copied(model: nn.Module, converted: dict[int, nn.Module]) -> nn.Module:
+def _copied(model: nn.Module, converted: dict[int, nn.Module], *, refuses_orphans: bool) -> nn.Module:
     """A deep copy in which other layers, with their hooks, stand where those of these ids stood."""
     # deepcopy takes what the memo holds instead of copying, wherever a layer hangs, shared ones included.
     memo: dict[int, Any] = dict(converted)
@@ -210,8 +210,10 @@ def _copied(model: nn.Module, converted: dict[int, nn.Module]) -> nn.Module:
         computed = [v for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf]
         memo |= {id(value): value.detach().clone() for value in computed}
     copied = copy.deepcopy(model, memo)
-    for module in model.modules():
+    for name, module in model.named_modules():
         if id(module) in converted:
+            if refuses_orphans:
+                held.check_orphans(name, module, memo)
             hooks.carry(module, converted[id(module)], memo)
     return copied
 

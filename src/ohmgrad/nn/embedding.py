@@ -41,7 +41,7 @@ class AnalogEmbedding(nn.Module):
     torch.Size([2, 2, 3])
     """
 
-    __setattr__, __delattr__ = read_only(lambda layer, name: name == "weight")
+    __setattr__, __delattr__, _load_from_state_dict = read_only(lambda layer, name: name == "weight")
 
     @named_options
     def __init__(

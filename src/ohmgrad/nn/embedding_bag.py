@@ -55,7 +55,7 @@ class AnalogEmbeddingBag(nn.Module):
     torch.Size([2, 3])
     """
 
-    __setattr__, __delattr__ = read_only(lambda layer, name: name == "weight")
+    __setattr__, __delattr__, _load_from_state_dict = read_only(lambda layer, name: name == "weight")
 
     @named_options
     def __init__(

@@ -65,7 +65,9 @@ class Gated(nn.Module):
 
     digital: ClassVar[Any]  # torch's class
     replicas: tuple[int, ...]
-    __setattr__, __delattr__ = read_only(lambda layer, name: name == "weights" or shown_tile(layer, name) is not None)
+    __setattr__, __delattr__, _load_from_state_dict = read_only(
+        lambda layer, name: name == "weights" or shown_tile(layer, name) is not None
+    )
 
     @named_options
     def __init__(

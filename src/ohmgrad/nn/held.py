@@ -48,6 +48,24 @@ def check_functions(model: nn.Module, name: str) -> None:
                 )
 
 
+def check_orphans(name: str, layer: nn.Module, memo: Mapping[int, Any]) -> None:
+    """Refuse a layer's parameter that a deep copy has met outside of the layer, which another one took the place of.
+
+    Args:
+        name: of the layer. memo: of the deep copy.
+
+    Raises:
+        ValueError: a list, an optimizer or another object in the model holds a parameter of the layer.
+    """
+    for parameter, value in layer.named_parameters():
+        if id(value) in memo:
+            raise ValueError(
+                f"convert cannot put {name!r} on tiles: something else in the model (a list, an optimizer, an object) "
+                f"holds its parameter {parameter!r}, and would go on with the old one. Make that after convert, or "
+                f"keep the layer digital, with Rule({name!r}, digital=True)"
+            )
+
+
 def check_gradients(model: nn.Module) -> None:
     """Refuse hooks on gradients of parameters: copies of parameters have none, and a tile has no gradient.
 

@@ -40,7 +40,7 @@ class AnalogLinear(nn.Module):
     torch.Size([5, 2])
     """
 
-    __setattr__, __delattr__ = read_only(shows_weight_and_bias)
+    __setattr__, __delattr__, _load_from_state_dict = read_only(shows_weight_and_bias)
 
     @named_options
     def __init__(

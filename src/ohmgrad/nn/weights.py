@@ -120,8 +120,13 @@ def joined(values: Sequence[Tensor], dim: int) -> Tensor:
     return represent(w, cast(list[nn.Parameter], parts), refusal=refusals[0] if refusals else None)
 
 
-def read_only(is_shown: Callable[[Any, str], bool]) -> tuple[Callable[..., None], Callable[..., None]]:
-    """`__setattr__` and `__delattr__` of a layer, which refuse the names that it shows of tiles; others are torch's."""
+def read_only(is_shown: Callable[[Any, str], bool]) -> tuple[Callable[..., None], ...]:
+    """What a layer does with the names that it shows of tiles, other names being torch's matter.
+
+    Returns:
+        `__setattr__` and `__delattr__`, which refuse them, and `_load_from_state_dict`, which refuses those of a digital
+        model.
+    """
 
     def set_attribute(layer: nn.Module, name: str, value: Any) -> None:
         if is_shown(layer, name):
@@ -133,7 +138,14 @@ def read_only(is_shown: Callable[[Any, str], bool]) -> tuple[Callable[..., None]
             raise AttributeError(WRITTEN)
         nn.Module.__delattr__(layer, name)
 
-    return set_attribute, delete_attribute
+    def load(layer: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        nn.Module._load_from_state_dict(layer, state_dict, prefix, *args)
+        names = [key[len(prefix) :] for key in state_dict if key.startswith(prefix)]
+        if found := [name for name in names if "." not in name and is_shown(layer, name)]:
+            # Torch would only list it among the unexpected keys, which strict=False allows.
+            args[-1].append(f"{prefix}{found[0]} is of a digital model: ohmgrad.load_digital loads it onto tiles")
+
+    return set_attribute, delete_attribute, load
 
 
 def shows_weight_and_bias(layer: Any, name: str) -> bool:
