@@ -124,8 +124,8 @@ def read_only(is_shown: Callable[[Any, str], bool]) -> tuple[Callable[..., None]
     """What a layer does with the names that it shows of tiles, other names being torch's matter.
 
     Returns:
-        `__setattr__` and `__delattr__`, which refuse them, and `_load_from_state_dict`, which refuses those of a digital
-        model.
+        `__setattr__` and `__delattr__`, which refuse them, and `_load_from_state_dict`, which refuses those that a
+        digital model has.
     """
 
     def set_attribute(layer: nn.Module, name: str, value: Any) -> None:
