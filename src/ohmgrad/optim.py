@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ohmgrad.crossbar.gradient import Gradient
 from ohmgrad.crossbar.tile import Tile
@@ -106,7 +107,7 @@ class AnalogOptimizer(torch.optim.Optimizer):
         with torch.no_grad():
             self._step_tiles()
         if self.digital:
-            self.digital.step()
+            _step_inside(self.digital)
         return loss
 
     def _step_tiles(self) -> None:
@@ -198,6 +199,18 @@ class AnalogOptimizer(torch.optim.Optimizer):
 
     def _analog_groups(self) -> list[dict[str, Any]]:
         return [g for g in self.param_groups if g["params"] and id(g["params"][0]) in self._tiles]
+
+
+def _step_inside(digital: torch.optim.Optimizer) -> None:
+    """Step the optimizer inside; hooks of all optimizers ran for the one around it, and do not run again."""
+    is_hooked = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    own = digital._optimizer_step_pre_hooks or digital._optimizer_step_post_hooks
+    plain = getattr(type(digital).step, "__wrapped__", None)
+    if is_hooked and not own and plain is not None:
+        with torch.no_grad():
+            plain(digital)
+    else:
+        digital.step()
 
 
 def _refuse_ranks() -> None:

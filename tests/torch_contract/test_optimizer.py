@@ -241,3 +241,17 @@ def test_averaged_models_are_refused_and_digital_ones_work():
     averaged.update_parameters(model)
     with pytest.raises(RuntimeError, match=r"AveragedModel\(ohmgrad.to_digital\(model\)\)"):
         averaged(torch.ones(1, 4))
+
+
+def test_hooks_of_all_optimizers_run_once_a_step():
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    pair = pair_of()
+    calls = []
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: calls.append(type(optimizer)))
+    try:
+        train(pair, n=2)
+    finally:
+        handle.remove()
+    assert calls == [torch.optim.SGD] * 2 + [AnalogOptimizer] * 2
+    pair.assert_same()

@@ -144,9 +144,9 @@ def _write_plain(func: Any, written: list[Tensor], gradients: list[Gradient]) ->
         return written[0].zero_()  # a bucket of DistributedDataParallel, which `_copy` gets back
     name = func.overloadpacket._qualified_op_name
     raise TypeError(
-        f"{name} cannot write the gradient of a tile into a plain tensor: it goes to devices as pulses. Tiles are "
-        "trained by ohmgrad.AnalogOptimizer, not by torch's optimizers; MixedPrecision is the algorithm that keeps a "
-        "gradient in digital numbers"
+        f"{name} cannot write the gradient of a tile into a plain tensor, for it goes to devices as pulses: tiles are "
+        "trained by ohmgrad.AnalogOptimizer, not by torch's optimizers; a sum of gradients begins with one of them, "
+        "total = a + b; MixedPrecision is the algorithm that keeps a gradient in digital numbers"
     )
 
 
