@@ -118,6 +118,7 @@ class Tile(nn.Module):
         super()._load_from_state_dict(*args)
         self._keep_handle(handle)
         self._settle()
+        self.changes += 1
 
     def _keep_handle(self, handle: Handle) -> None:
         """Put the handle back that optimizers know, where torch has put another in its place."""
