@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from ohmgrad import random
 from ohmgrad.crossbar.algorithm import Algorithm
@@ -26,6 +28,9 @@ from ohmgrad.crossbar.represented import Represented, represent
 from ohmgrad.devices.base import Device
 from ohmgrad.devices.cells import Cell
 from ohmgrad.pulses.forms import Dense, LowRank, Update
+
+# By tile, what accumulates the gradient of its leaf: graphs of torch ask by it what autograd wants of them.
+NODES: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 class Tile(nn.Module):
@@ -82,7 +87,7 @@ class Tile(nn.Module):
         # holds the updates that wait. It never changes: `look` sees to it.
         self.handle, self.dtype = Handle(torch.full((), torch.nan, dtype=dtype)), dtype
         self._written = self.handle.writes
-        self.leaf = torch.zeros((), dtype=dtype, requires_grad=True)  # stands for it in graphs of torch
+        self._new_leaf()
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)  # in graphs of torch
         self._offset: LowRank | None = None
         self._begun = [0]  # gradients since the last step, of which all but one were forgotten by zero_grad
@@ -111,6 +116,7 @@ class Tile(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.number = number(self)  # a copy is another tile
+        self._new_leaf()
         self._written = self.handle.writes
 
     def _load_from_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # torch passes all by position
@@ -129,8 +135,14 @@ class Tile(nn.Module):
         """Take over the handle's dtype and device, and its state as one that nobody wrote."""
         with torch.no_grad():
             self.handle.fill_(torch.nan)
-        self.leaf = torch.zeros_like(self.handle.detach(), requires_grad=True)
+        self._new_leaf()
         self.dtype, self._written = self.handle.dtype, self.handle.writes
+
+    def _new_leaf(self) -> None:
+        """Make what stands for the handle in graphs of torch."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self.leaf = torch.zeros((), dtype=self.handle.dtype, device=self.handle.device, requires_grad=True)
+            NODES[self] = get_gradient_edge(self.leaf).node
 
     def _save_to_state_dict(self, *args: Any) -> None:  # type: ignore[override]  # as above
         self.look()

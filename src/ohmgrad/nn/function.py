@@ -15,7 +15,7 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
 from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
-from ohmgrad.nn.graph import handles, keep, leaf
+from ohmgrad.nn.graph import handles, is_marked_anew, keep, leaf, leave, mark
 from ohmgrad.nn.refusals import check_input
 from ohmgrad.pulses.forms import Outer
 
@@ -75,6 +75,7 @@ def read_op(x: Tensor, handle: Tensor, call: Tensor, tile: int, r: Tensor | None
     """As `_TileRead.forward`."""
     own = numbered(tile)
     handles(own)  # looks at them
+    mark(own, call)
     with repeated.read_in_graph(own):
         return _product(own, x, r)
 
@@ -90,8 +91,10 @@ def read_back_op(
 ) -> tuple[Tensor, Tensor]:
     """As `_TileRead.backward`; and a gradient of the handle, without which it would not be called."""
     own = numbered(tile)
+    if goes_on and is_marked_anew(own, call):
+        raise RuntimeError(CHANGED)
     if is_trained:
-        own.record(Outer(d.clone(), x.clone()))  # a graph reuses the memory of what it is given
+        leave(own, Outer(d.clone(), x.clone()))  # a graph reuses the memory of what it is given
     with exactly(d):
         return own.read_transposed(d) if goes_on else torch.zeros_like(x), torch.zeros_like(handle)
 

@@ -11,9 +11,14 @@ from torch.nn.parallel import DistributedDataParallel
 from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.handle import Handle
 from ohmgrad.crossbar.once import TWICE
-from ohmgrad.crossbar.tile import Tile
+from ohmgrad.crossbar.tile import NODES, Tile
 from ohmgrad.pulses.forms import Update
 
+MARKS = 4096
+COMPILED = (
+    "a graph of torch.compile leaves updates on tiles by itself, and gives no gradient of a handle to hooks: use the "
+    "model that is not compiled for these"
+)
 REPLACED = (
     "functional_call gave a tile another parameter in place of its handle, but a tile's weights are the states of its "
     "devices: leave out the handles, or call ohmgrad.to_digital(model) with other weights"
@@ -78,6 +83,37 @@ def _keep(tile: Tile, update: Update, node: Any, is_twice: bool) -> Tensor | Non
         return tile.gradient(update)
     tile.record(update)  # a tenth of the time that autograd takes to do the same
     return None
+
+
+def leave(tile: Tile | Grid, update: Update) -> None:
+    """Leave an update on its tiles from inside a graph of torch.compile, as far as autograd asks for it.
+
+    Raises:
+        RuntimeError: a hook on a handle asks for the gradient itself.
+    """
+    for one, part in tile.parts(update):
+        handle: Any = one._parameters["handle"]
+        if not handle.requires_grad:
+            continue
+        # Neither autograd.grad(loss, x) nor backward(inputs=...) trains it.
+        if (node := NODES.get(tile.members[0])) is not None and not _is_asked(node):
+            continue
+        if handle._backward_hooks or handle._post_accumulate_grad_hooks:
+            raise RuntimeError(COMPILED)
+        one.record(part)
+
+
+def mark(tile: Tile | Grid, call: Tensor) -> None:
+    """Note what was written of a matrix when a graph read it, for its backward pass."""
+    marks: dict[int, int] = tile.__dict__.setdefault("_marks", {})
+    marks[int(call)] = tile.changes
+    if len(marks) > MARKS:  # reads that no backward pass followed
+        del marks[next(iter(marks))]
+
+
+def is_marked_anew(tile: Tile | Grid, call: Tensor) -> bool:
+    """Whether a matrix was written since a graph read it in that call."""
+    return tile.__dict__.get("_marks", {}).get(int(call), tile.changes) != tile.changes
 
 
 def _is_asked(node: Any) -> bool:

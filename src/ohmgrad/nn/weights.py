@@ -15,7 +15,7 @@ from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.programming import checked
 from ohmgrad.crossbar.represented import COPY, WRITTEN, Represented, represent
 from ohmgrad.crossbar.tile import Tile, exactly
-from ohmgrad.nn.graph import handles, keep, leaf
+from ohmgrad.nn.graph import handles, keep, leaf, leave
 from ohmgrad.pulses.forms import Dense
 
 SHARED = COPY + (
@@ -57,7 +57,7 @@ def _(handle: Tensor, call: Tensor, tile: int) -> Tensor:
 @_operator("ohmgrad::matrix_back")
 def matrix_back_op(d: Tensor, handle: Tensor, call: Tensor, tile: int) -> Tensor:
     """As `_TileMatrix.backward`; and a gradient of the handle, without which it would not be called."""
-    numbered(tile).record(Dense(d.clone()))
+    leave(numbered(tile), Dense(d.clone()))
     return torch.zeros_like(handle)
 
 
