@@ -536,3 +536,10 @@ def test_the_gradient_of_a_shown_weight_is_the_tiles():
         model[0].weight.grad = None
         optimizer.step()
     pair.assert_same()
+
+
+def test_a_matrix_is_no_single_number():
+    pair = pair_of("Linear")
+    backward(pair)
+    with pytest.raises(RuntimeError, match=r"a matrix of 12 numbers, got item"):
+        pair.analog.tile.handle.grad.item()

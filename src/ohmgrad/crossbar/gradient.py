@@ -231,6 +231,17 @@ def _copy(g: Any, source: Any, *_: Any) -> Any:
     return g
 
 
+def _item(g: Gradient) -> Any:
+    """One number of a matrix, which only one of a single number has."""
+    numbers = _numbers(g)
+    if numbers.numel() != 1:
+        raise RuntimeError(
+            f"the gradient of a tile is a matrix of {numbers.numel()} numbers, got item(): norm(), sum() and the like "
+            "make one number of them"
+        )
+    return numbers.item()
+
+
 def _unscale(grads: Sequence[Tensor], found_inf: Tensor, by: Tensor) -> None:
     """What torch.amp.GradScaler does: undo the loss's scale, and note numbers that are not finite."""
     if plain := [g for g in grads if not isinstance(g, Gradient)]:
@@ -276,6 +287,7 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.detach.default: _shared,
     aten.alias.default: _shared,
     aten.zero_.default: _zero,
+    aten._local_scalar_dense.default: _item,
     aten.copy_.default: _copy,
     aten._amp_foreach_non_finite_check_and_unscale_.default: _unscale,
     aten.zeros_like.default: lambda g, **_: Gradient(g, Held([])),
