@@ -182,17 +182,16 @@ def _quotient(a: Any, b: Any) -> Any:
 
 
 def _sum(g: Any, other: Any, *, alpha: Any = 1, sign: float = 1.0, in_place: bool) -> Any:
-    """The sum of two gradients; of a gradient and a plain 0, which torch's graphs add."""
-    if isinstance(g, Gradient) and isinstance(other, Tensor) and not isinstance(other, Gradient):
-        if not other.dim() and other.isnan():
-            raise TypeError(READ)
-        if other.dim() or other.any():
-            return NotImplemented
-        return g if in_place else Gradient(g, Held(list(g.held.parts), g.held.edit))
-    if not isinstance(other, Tensor) and other == 0 and isinstance(g, Gradient):
-        return g if in_place else Gradient(g, Held(list(g.held.parts), g.held.edit))  # as sum() begins
-    if not (isinstance(g, Gradient) and isinstance(other, Gradient)) or _number(alpha) is None:
+    """The sum of two gradients; of a gradient and a plain 0, with which sum() begins."""
+    if not isinstance(g, Gradient) or _number(alpha) is None:
         return NotImplemented
+    if not isinstance(other, Gradient):
+        is_number = not isinstance(other, Tensor) or not other.dim()
+        if is_number and other != other:
+            raise TypeError(READ)
+        if not is_number or other != 0:
+            return NotImplemented
+        return g if in_place else _clone(g)
     factor = sign * float(alpha)
     parts = [*g.held.parts, *(other.held.parts if factor == 1.0 else other.held.scale(lambda own: own * factor))]
     edit = g.held.edit or other.held.edit

@@ -15,7 +15,7 @@ from ohmgrad.crossbar.grid import Grid
 from ohmgrad.crossbar.numbers import numbered
 from ohmgrad.crossbar.once import once
 from ohmgrad.crossbar.tile import Tile, exactly
-from ohmgrad.nn.graph import handles, is_marked_anew, keep, leaf, leave, mark
+from ohmgrad.nn.graph import handles, keep, leaf, leave, mark, was_written_since
 from ohmgrad.nn.refusals import check_input
 from ohmgrad.pulses.forms import Outer
 
@@ -91,7 +91,7 @@ def read_back_op(
 ) -> tuple[Tensor, Tensor]:
     """As `_TileRead.backward`; and a gradient of the handle, without which it would not be called."""
     own = numbered(tile)
-    if goes_on and is_marked_anew(own, call):
+    if goes_on and was_written_since(own, call):
         raise RuntimeError(CHANGED)
     if is_trained:
         leave(own, Outer(d.clone(), x.clone()))  # a graph reuses the memory of what it is given

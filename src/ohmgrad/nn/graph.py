@@ -111,7 +111,7 @@ def mark(tile: Tile | Grid, call: Tensor) -> None:
         del marks[next(iter(marks))]
 
 
-def is_marked_anew(tile: Tile | Grid, call: Tensor) -> bool:
+def was_written_since(tile: Tile | Grid, call: Tensor) -> bool:
     """Whether a matrix was written since a graph read it in that call."""
     return tile.__dict__.get("_marks", {}).get(int(call), tile.changes) != tile.changes
 
